@@ -1,0 +1,1 @@
+"""Streaming fraud detection for card transactions."""

@@ -1,0 +1,1 @@
+"""Packaged models: training, registry, serving, explanation."""
