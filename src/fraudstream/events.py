@@ -1,0 +1,126 @@
+"""The frozen types of every topic: what upstream sends, what downstream reads.
+
+Wire form (JSON, UTF-8) and limits live in `fraudstream.codec`; the JSON Schema files in `docs/reference/schemas` are
+rendered from these types. Times are integer milliseconds since 1970-01-01T00:00:00Z inside the process and RFC 3339
+text on the wire.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, Literal, Protocol
+
+from msgspec import Struct
+
+Action = Literal["allow", "review", "block"]
+LabelSource = Literal["chargeback", "analyst"]
+
+
+class Reason(StrEnum):
+    """Why a record was refused: the header `reason` of its dead letter and the label of the reject counter."""
+
+    TOMBSTONE = "tombstone"
+    KEY_MISSING = "key_missing"
+    PAYLOAD_TOO_LARGE = "payload_too_large"
+    INVALID_UTF8 = "invalid_utf8"
+    INVALID_JSON = "invalid_json"
+    NESTED_TOO_DEEP = "nested_too_deep"
+    DUPLICATE_KEY = "duplicate_key"
+    NOT_AN_OBJECT = "not_an_object"
+    FIELD_MISSING = "field_missing"
+    FIELD_TYPE = "field_type"
+    ID_EMPTY = "id_empty"
+    ID_TOO_LONG = "id_too_long"
+    KEY_MISMATCH = "key_mismatch"
+    AMOUNT_NOT_FINITE = "amount_not_finite"
+    AMOUNT_NEGATIVE = "amount_negative"
+    AMOUNT_TOO_LARGE = "amount_too_large"
+    EVENT_TIME_UNREADABLE = "event_time_unreadable"
+    EVENT_TIME_OUT_OF_RANGE = "event_time_out_of_range"
+    FIELD_VALUE = "field_value"
+
+
+class Record(Protocol):
+    """One record as Kafka delivered it; aiokafka's `ConsumerRecord` fits as it is."""
+
+    @property
+    def topic(self) -> str: ...
+    @property
+    def partition(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def timestamp(self) -> int: ...  # ms since the epoch
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Any: ...  # sequence of (str, bytes)
+
+
+class Transaction(Struct, frozen=True, gc=False):
+    """A card transaction that passed validation.
+
+    `amount` is in major units (12.34) exactly as sent; `amount_minor` is the same rounded to hundredths, the unit in
+    which sums are kept, so that adding never loses a cent. `extra` holds every field the schema does not name.
+    """
+
+    transaction_id: str
+    event_time_ms: int
+    card_id: str
+    terminal_id: str
+    amount: float
+    amount_minor: int
+    currency: str | None = None
+    extra: Mapping[str, Any] | None = None
+
+
+class Rejected(Struct, frozen=True, gc=False):
+    """A record that is not a transaction (or label), with the reason; it goes to the dead-letter topic."""
+
+    reason: Reason
+    message: str
+
+
+class Label(Struct, frozen=True, gc=False):
+    """A late verdict on a transaction: was it fraud?"""
+
+    transaction_id: str
+    is_fraud: bool
+    label_time_ms: int
+    source: LabelSource
+    reason: str | None = None
+
+
+class Contribution(Struct, frozen=True, gc=False):
+    """One reason of a decision: a feature, in words, and how far it moved the score (log-odds, positive = riskier)."""
+
+    code: str
+    text: str
+    contribution: float
+
+
+class Decision(Struct, frozen=True, gc=False):
+    """What was answered for one transaction. Everything needed to publish it again, word for word.
+
+    `features` are little-endian float32, one per feature, in the order of the feature list whose digest is
+    `features_digest`. `score` and `threshold` are probabilities in [0, 1]; `threshold` is the one that the action's
+    level needs (`review` for an `allow`). `partition` and `offset` name the input record that was decided.
+    """
+
+    transaction_id: str
+    card_id: str
+    terminal_id: str
+    event_time_ms: int
+    decided_at_ms: int
+    amount: float
+    action: Action
+    score: float
+    threshold: float
+    model_name: str
+    model_version: str
+    features_digest: str
+    features: bytes
+    reasons: tuple[Contribution, ...]
+    partition: int
+    offset: int
