@@ -1,0 +1,291 @@
+"""The feature list: declared in TOML, compiled once, computed for a whole batch at once.
+
+Training, backtest and the live worker all call `FeatureSet.observe` and `FeatureSet.matrix`: there is no second
+implementation to disagree with. The digest of the list travels with every model; a model meets only the list it was
+trained on.
+"""
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from fraudstream.core import spec as specs
+from fraudstream.core.windows import (
+    COUNT,
+    FRAUDS,
+    MAXIMUM,
+    ROW_BYTES_MAX,
+    SQUARES,
+    SUM,
+    FloatArray,
+    IntArray,
+    Layout,
+    Observed,
+    Read,
+    Ring,
+    States,
+    observe,
+)
+from fraudstream.errors import SettingsError
+from fraudstream.events import Transaction
+
+DAY_MS: Final = 86_400_000
+# The columns of the window rows that an aggregate is computed from.
+_COLUMNS: Final[dict[str, tuple[str, ...]]] = {
+    "count": (COUNT,),
+    "sum": (SUM,),
+    "mean": (COUNT, SUM),
+    "max": (MAXIMUM,),
+    "std": (COUNT, SUM, SQUARES),
+    "frauds": (FRAUDS,),
+    "fraud_share": (COUNT, FRAUDS),
+}
+_STORAGE_ORDER: Final = (SUM, SQUARES, MAXIMUM, COUNT, FRAUDS)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """A batch of `n` transactions, column by column.
+
+    `amounts` in major units, `amounts_minor` in hundredths; `keys` holds for every entity the `n` key values (None
+    where the transaction has none: it then has no history); `numbers` the numeric extra fields the list asks for.
+    """
+
+    times_ms: IntArray
+    amounts: FloatArray
+    amounts_minor: IntArray
+    keys: Mapping[str, Sequence[str | None]]
+    numbers: Mapping[str, FloatArray] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.times_ms)
+
+
+@dataclass(frozen=True)
+class Entity:
+    """One kind of key with history. `owned`: all its records lie in one Kafka partition, so one worker writes it."""
+
+    name: str
+    field: str
+    owned: bool
+    layout: Layout
+
+
+class FeatureSet:
+    """A compiled feature list.
+
+    Examples
+    --------
+    >>> features = FeatureSet.default()
+    >>> features.names[0]
+    'amount'
+    >>> len(features.digest)
+    64
+    """
+
+    def __init__(self, declared: specs.FeatureList) -> None:
+        self.spec = declared
+        self.names: tuple[str, ...] = tuple(declared.features)
+        self.digest = hashlib.sha256(json.dumps(declared.canonical(), separators=(",", ":")).encode()).hexdigest()
+        self._reads: dict[str, dict[tuple[str, str], int]] = {}
+        self.entities: tuple[Entity, ...] = tuple(self._compile(name, at) for name, at in declared.entities.items())
+        self.number_fields: tuple[str, ...] = tuple(
+            f.field for f in declared.features.values() if f.field and f.field != "amount"
+        )
+
+    @classmethod
+    def default(cls) -> "FeatureSet":
+        """The list that ships with the package (`fraudstream/default-features.toml`)."""
+        return cls.parse(files("fraudstream").joinpath("default-features.toml").read_text("utf-8"))
+
+    @classmethod
+    def load(cls, path: Path | None) -> "FeatureSet":
+        """Read a list from a file; `None` is the default list. Raises `SettingsError` naming file and fault."""
+        if path is None:
+            return cls.default()
+        try:
+            return cls.parse(path.read_text("utf-8"))
+        except OSError as error:
+            raise SettingsError(f"feature list {path}: {error.strerror or error}") from error
+        except SettingsError as error:
+            raise SettingsError(f"feature list {path}: {error}") from error
+
+    @classmethod
+    def parse(cls, text: str) -> "FeatureSet":
+        """Compile a TOML text. Raises `SettingsError` with the place and the reason."""
+        try:
+            document = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise SettingsError(f"not TOML: {error}") from error
+        return cls(specs.parse(document))
+
+    @property
+    def labels_delay_ms(self) -> int | None:
+        """The shortest delay of a window that reads frauds: labels must be known by then. None if no window does."""
+        delays = [self.spec.windows[f.window].delay_ms for f in self.spec.features.values() if f.reads_frauds]
+        return min(delays, default=None)
+
+    def columns(self, transactions: Sequence[Transaction]) -> Columns:
+        """Turn decoded transactions into columns."""
+        n = len(transactions)
+        return Columns(
+            times_ms=np.fromiter((t.event_time_ms for t in transactions), np.int64, n),
+            amounts=np.fromiter((t.amount for t in transactions), np.float64, n),
+            amounts_minor=np.fromiter((t.amount_minor for t in transactions), np.int64, n),
+            keys={e.name: [key_of(t, e.field) for t in transactions] for e in self.entities},
+            numbers={
+                name: np.fromiter((_number(t.extra, name) for t in transactions), np.float64, n)
+                for name in self.number_fields
+            },
+        )
+
+    def observe(
+        self,
+        entity: Entity,
+        states: States,
+        key: IntArray,
+        columns: Columns,
+        frauds: IntArray | None = None,
+    ) -> Observed:
+        """Add a batch to one entity's rows. `key` (n,) indexes `states`; -1 marks a transaction without this key."""
+        if bool((key >= 0).all()):
+            return observe(states, key, columns.times_ms, columns.amounts_minor, frauds)
+        known = np.flatnonzero(key >= 0)
+        part = observe(
+            states,
+            key[known],
+            columns.times_ms[known],
+            columns.amounts_minor[known],
+            None if frauds is None else frauds[known],
+        )
+        whole = Observed(np.zeros((len(entity.layout.reads), len(key)), np.int64), np.full(len(key), -1, np.int64))
+        whole.sums[:, known] = part.sums
+        whole.idle_ms[known] = part.idle_ms
+        return whole
+
+    def matrix(self, columns: Columns, observed: Mapping[str, Observed]) -> npt.NDArray[np.float32]:
+        """The (n, features) float32 matrix a model scores, C-contiguous, in the order of `names`."""
+        values: dict[str, FloatArray] = {}
+        with np.errstate(divide="ignore", invalid="ignore"):
+            for name, feature in self.spec.features.items():
+                values[name] = self._value(feature, columns, observed, values)
+        matrix = np.empty((len(columns), len(self.names)), np.float32)
+        for at, name in enumerate(self.names):
+            matrix[:, at] = values[name]
+        return matrix
+
+    def _compile(self, name: str, source: str) -> Entity:
+        wanted: dict[tuple[str, str], None] = {}
+        keeps_last = False
+        for feature in self.spec.features.values():
+            if feature.entity == name:
+                keeps_last |= feature.aggregate == specs.SECONDS_SINCE_LAST
+                wanted.update({(feature.window, column): None for column in _COLUMNS.get(feature.aggregate, ())})
+        hops: dict[int, list[tuple[str, str]]] = {}
+        for window, column in wanted:
+            hops.setdefault(self.spec.windows[window].hop_ms, []).append((window, column))
+        rings, reads = [], []
+        self._reads[name] = {}
+        for number, (hop_ms, pairs) in enumerate(sorted(hops.items())):
+            for window, column in pairs:
+                start, stop = self.spec.windows[window].tiles_back
+                self._reads[name][window, column] = len(reads)
+                reads.append(Read(number, column, start, stop))
+            depth = max(read.stop for read in reads if read.ring == number)
+            kept = {column for _, column in pairs}
+            rings.append(Ring(hop_ms, depth, tuple(column for column in _STORAGE_ORDER if column in kept)))
+        owned = source == specs.TOPIC_KEY_FIELD and not any(FRAUDS in ring.columns for ring in rings)
+        layout = Layout(rings, reads, keeps_last=keeps_last)
+        if layout.row_bytes > ROW_BYTES_MAX:
+            raise SettingsError(
+                f"entity {name}: its windows need {layout.row_bytes} bytes a key, above the limit of {ROW_BYTES_MAX}; "
+                "use longer hops for the longer windows"
+            )
+        if not owned and (keeps_last or any(MAXIMUM in ring.columns for ring in rings)):
+            raise SettingsError(
+                f"entity {name}: max and {specs.SECONDS_SINCE_LAST} work only for an entity on "
+                f"{specs.TOPIC_KEY_FIELD} without fraud windows; other keys are written by many workers at once"
+            )
+        return Entity(name, source, owned, layout)
+
+    def _value(
+        self,
+        feature: specs.Feature,
+        columns: Columns,
+        observed: Mapping[str, Observed],
+        values: Mapping[str, FloatArray],
+    ) -> FloatArray:
+        if feature.field:
+            return columns.amounts if feature.field == "amount" else columns.numbers[feature.field]
+        if feature.calendar:
+            return _calendar(feature.calendar, columns.times_ms + self.spec.calendar.utc_offset_ms)
+        if feature.ratio:
+            over, under = (values[name] for name in feature.ratio)
+            return np.where(under != 0, over / under, 0.0)
+        if feature.deviation:
+            value, mean, std = (values[name] for name in feature.deviation)
+            return np.where(std > 0, (value - mean) / std, 0.0)
+        seen = observed[feature.entity]
+        if feature.aggregate == specs.SECONDS_SINCE_LAST:
+            cap_ms = specs.IDLE_CAP_MS
+            idle_ms = np.where(seen.idle_ms < 0, cap_ms, np.minimum(seen.idle_ms, cap_ms))
+            return idle_ms / 1000.0
+        at = self._reads[feature.entity]
+        sums = [seen.sums[at[feature.window, column]].astype(np.float64) for column in _COLUMNS[feature.aggregate]]
+        return _aggregate(feature.aggregate, sums)
+
+
+def key_of(transaction: Transaction, source: str) -> str | None:
+    """The value of an entity's field in a transaction, as text; None if it is absent, null, empty or not a scalar."""
+    if source == "card_id":
+        return transaction.card_id
+    if source == "terminal_id":
+        return transaction.terminal_id
+    value = transaction.extra.get(source) if transaction.extra else None
+    if value is None and source == "currency":
+        value = transaction.currency
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        return None
+    text = str(value)
+    # A longer value would make a Redis key of attacker's length; ids are limited to the same by the codec.
+    return text if 0 < len(text) <= specs.KEY_LENGTH_MAX else None
+
+
+def _number(extra: Mapping[str, object] | None, name: str) -> float:
+    value = extra.get(name) if extra else None
+    if isinstance(value, bool | int | float) and abs(value) < np.finfo(np.float32).max:
+        return float(value)
+    return 0.0
+
+
+def _calendar(kind: str, local_ms: IntArray) -> FloatArray:
+    hour = (local_ms // 3_600_000) % 24
+    if kind == "hour":
+        return hour.astype(np.float64)
+    if kind == "night":
+        return (hour <= 6).astype(np.float64)  # 00:00 to 06:59
+    weekday = (local_ms // DAY_MS + 3) % 7  # 1970-01-01 was a Thursday; Monday is 0
+    return (weekday >= 5).astype(np.float64)
+
+
+def _aggregate(kind: str, sums: list[FloatArray]) -> FloatArray:
+    if kind in ("sum", "max"):
+        return sums[0] / 100.0
+    if kind in ("count", "frauds"):
+        return sums[0]
+    count = sums[0]
+    if kind in ("mean", "fraud_share"):
+        scale = 100.0 if kind == "mean" else 1.0
+        return np.where(count > 0, sums[1] / count / scale, 0.0)
+    # Population standard deviation; the difference of squares may fall just below zero by rounding.
+    mean = sums[1] / count
+    variance = np.maximum(sums[2] / count - mean * mean, 0.0)
+    return np.where(count > 0, np.sqrt(variance) / 100.0, 0.0)

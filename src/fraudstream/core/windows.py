@@ -1,0 +1,283 @@
+"""Windows over a key's history, kept as rings of tiles: bounded memory, vectorised over all keys of a batch.
+
+A *tile* is one hop of event time; tile number = event_time // hop. A *ring* holds the newest `tiles` tiles of one hop
+and its head, the newest tile seen. A *row* is everything kept for one key: the time of its last transaction and its
+rings. All numbers are integers (amounts in hundredths), so that sums neither drift nor depend on the order of adding.
+
+A window of `length = k * hop` at a transaction in tile `t` covers the tiles `t-k+1 .. t`: the running tile and the
+transaction itself included. A window with a delay (`d * hop`) covers the `k` complete tiles `t-d-k .. t-d-1`: nothing in
+it is younger than the delay, hence every label that is at most that late is in it.
+
+A transaction older than its ring (tile <= head - tiles) is decided with what the ring still holds and is not added.
+The result of any sequence depends only on the set of transactions and their order per key, never on how the sequence
+was cut into batches: `tests/property/test_windows.py` holds this against a brute-force count.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+
+# Columns of a tile. Every one but the maximum is a sum, so that updates commute.
+COUNT: Final = "count"
+SUM: Final = "sum"  # of amount_minor
+SQUARES: Final = "squares"  # of amount_minor
+FRAUDS: Final = "frauds"
+MAXIMUM: Final = "maximum"  # of amount_minor; read-modify-write, so only for keys that one partition owns
+
+# Big-endian because Redis' BITFIELD, which increments tiles in place, is.
+COLUMN_DTYPES: Final = {COUNT: ">u4", FRAUDS: ">u4", SUM: ">i8", SQUARES: ">i8", MAXIMUM: ">i8"}
+_INT64_MAX: Final = 2**63 - 1
+
+# Largest row a feature list may ask for, in bytes: at a million cards and a million terminals this is 8 GB of Redis.
+ROW_BYTES_MAX: Final = 4096
+
+
+@dataclass(frozen=True)
+class Ring:
+    """Tiles of one hop. `columns` in storage order."""
+
+    hop_ms: int
+    tiles: int
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Read:
+    """One window of one column: the tiles `start .. stop-1` back from the transaction's own (0 = the running tile)."""
+
+    ring: int
+    column: str
+    start: int
+    stop: int
+
+
+class Layout:
+    """What is kept for one key of an entity, and how its row is laid out in bytes.
+
+    Row: int64 last event time in ms (only if `keeps_last`), int64 head of each ring, then ring by ring its tiles, each
+    tile with its columns side by side; all big-endian.
+
+    Examples
+    --------
+    >>> layout = Layout((Ring(hop_ms=86_400_000, tiles=7, columns=("count", "sum")),), (Read(0, "count", 0, 7),))
+    >>> layout.row_bytes
+    92
+    """
+
+    def __init__(self, rings: Sequence[Ring], reads: Sequence[Read], *, keeps_last: bool = False) -> None:
+        self.rings = tuple(rings)
+        self.reads = tuple(reads)
+        self.keeps_last = keeps_last
+        self.tile_dtypes = [np.dtype([(column, COLUMN_DTYPES[column]) for column in r.columns]) for r in self.rings]
+        last: list[tuple[Any, ...]] = [("last_ms", ">i8")] if keeps_last else []
+        tiles = [(f"ring{i}", self.tile_dtypes[i], (ring.tiles,)) for i, ring in enumerate(self.rings)]
+        self.dtype = np.dtype([*last, ("heads", ">i8", (len(self.rings),)), *tiles])
+        self.row_bytes = int(self.dtype.itemsize)
+        self.heads_offset = 8 * keeps_last
+        self.heads_bytes = 8 * len(self.rings)
+
+    def tile_offset(self, ring: int, slot: int) -> int:
+        """Byte offset in the row of a ring's tile in `slot` (= tile number mod tiles)."""
+        assert self.dtype.fields is not None
+        return int(self.dtype.fields[f"ring{ring}"][1]) + slot * int(self.tile_dtypes[ring].itemsize)
+
+    @property
+    def horizon_ms(self) -> int:
+        """How far back the longest ring reaches: a key idle for longer holds nothing a window could see."""
+        return max((ring.hop_ms * ring.tiles for ring in self.rings), default=0)
+
+
+class States:
+    """The rows of `n` keys, unpacked into native arrays (one per ring and column), ready to be advanced together."""
+
+    def __init__(self, layout: Layout, size: int) -> None:
+        self.layout = layout
+        self.last_ms: IntArray = np.zeros(size, np.int64)
+        self.heads: list[IntArray] = [np.zeros(size, np.int64) for _ in layout.rings]
+        self.columns: list[dict[str, IntArray]] = [
+            {column: np.zeros((size, ring.tiles), np.int64) for column in ring.columns} for ring in layout.rings
+        ]
+
+    def __len__(self) -> int:
+        return len(self.last_ms)
+
+    @classmethod
+    def from_rows(cls, layout: Layout, rows: Sequence[bytes | None]) -> "States":
+        """Unpack stored rows; `None` is a key without history.
+
+        Raises `ValueError` if a row has another length than the layout: the feature list changed under the state.
+        """
+        blank = bytes(layout.row_bytes)
+        joined = b"".join([row or blank for row in rows])
+        if len(joined) != layout.row_bytes * len(rows):
+            raise ValueError(f"a stored row is not {layout.row_bytes} bytes long: it belongs to another feature list")
+        packed = np.frombuffer(joined, layout.dtype)
+        states = cls(layout, 0)
+        states.last_ms = packed["last_ms"].astype(np.int64) if layout.keeps_last else np.zeros(len(rows), np.int64)
+        heads = packed["heads"].astype(np.int64).reshape(len(rows), len(layout.rings))
+        states.heads = [np.ascontiguousarray(heads[:, number]) for number in range(len(layout.rings))]
+        states.columns = [
+            {column: packed[f"ring{number}"][column].astype(np.int64) for column in ring.columns}
+            for number, ring in enumerate(layout.rings)
+        ]
+        return states
+
+    def to_rows(self) -> list[bytes]:
+        """The rows as they are stored; inverse of `from_rows`."""
+        packed = np.zeros(len(self), self.layout.dtype)
+        if self.layout.keeps_last:
+            packed["last_ms"] = self.last_ms
+        if self.heads:
+            packed["heads"] = np.stack(self.heads, axis=1)
+        for number, columns in enumerate(self.columns):
+            for column, values in columns.items():
+                packed[f"ring{number}"][column] = values
+        joined = packed.tobytes()
+        size = self.layout.row_bytes
+        return [joined[start : start + size] for start in range(0, len(joined), size)]
+
+    def grow(self, size: int) -> None:
+        """Make room for keys up to `size`; new ones are without history."""
+        more = size - len(self)
+        if more <= 0:
+            return
+        self.last_ms = np.concatenate([self.last_ms, np.zeros(more, np.int64)])
+        self.heads = [np.concatenate([head, np.zeros(more, np.int64)]) for head in self.heads]
+        for ring, columns in zip(self.layout.rings, self.columns, strict=True):
+            for column, values in columns.items():
+                columns[column] = np.concatenate([values, np.zeros((more, ring.tiles), np.int64)])
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What the windows of each transaction held, itself included.
+
+    `sums` is (reads, n) int64; `idle_ms` is (n,) the time since the key's newest transaction, -1 if there was none (or
+    the layout does not keep it).
+    """
+
+    sums: IntArray
+    idle_ms: IntArray
+
+
+def observe(
+    states: States, key: IntArray, times_ms: IntArray, amounts_minor: IntArray, frauds: IntArray | None = None
+) -> Observed:
+    """Add `n` transactions to their keys' rows, in order, and read each one's windows just after it was added.
+
+    `key` (n,) indexes `states`; the same key may occur often: its transactions are taken in rounds, in order.
+    `frauds` (n,) 0 or 1 adds known verdicts along with the transactions, as a replay of labelled history does: only
+    windows with a delay may read them.
+    """
+    layout = states.layout
+    observed = Observed(np.zeros((len(layout.reads), len(key)), np.int64), np.full(len(key), -1, np.int64))
+    for turn in _rounds(key):
+        k, t = key[turn], times_ms[turn]
+        if layout.keeps_last:
+            last = states.last_ms[k]
+            observed.idle_ms[turn] = np.where(last > 0, np.maximum(t - last, 0), -1)
+            states.last_ms[k] = np.maximum(last, t)
+        added: dict[str, IntArray | int] = {COUNT: 1, SUM: amounts_minor[turn]}
+        added[FRAUDS] = 0 if frauds is None else frauds[turn]
+        for number, ring in enumerate(layout.rings):
+            tile = t // ring.hop_ms
+            head = _advance(states, number, k, tile)
+            _add(states, number, k, tile, head, added)
+            _read(states, number, k, tile, head, observed.sums, turn)
+    return observed
+
+
+def add_frauds(states: States, key: IntArray, times_ms: IntArray) -> None:
+    """Add one fraud to each key at the time of its transaction, where the ring still holds that tile."""
+    for turn in _rounds(key):
+        k, t = key[turn], times_ms[turn]
+        for number, ring in enumerate(states.layout.rings):
+            if FRAUDS in ring.columns:
+                tile = t // ring.hop_ms
+                head = _advance(states, number, k, tile)
+                _add(states, number, k, tile, head, {FRAUDS: 1})
+
+
+def _rounds(key: IntArray) -> Iterator[slice | IntArray]:
+    """Positions of the first occurrence of each key, then of the second, and so on."""
+    n = len(key)
+    if n == 0:
+        return
+    order = np.argsort(key, kind="stable")
+    ordered = key[order]
+    starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
+    if len(starts) == n:
+        yield slice(None)
+        return
+    counts = np.diff(np.concatenate((starts, [n])))
+    rank = np.empty(n, np.int64)
+    rank[order] = np.arange(n) - np.repeat(starts, counts)
+    by_rank = np.argsort(rank, kind="stable")
+    yield from np.split(by_rank, np.cumsum(np.bincount(rank))[:-1])
+
+
+def _advance(states: States, number: int, k: IntArray, tile: IntArray) -> IntArray:
+    """Move the heads of the keys `k` (distinct) up to `tile`, emptying the tiles that are entered; the heads."""
+    tiles = states.layout.rings[number].tiles
+    head = states.heads[number][k]
+    moved = np.flatnonzero(tile > head)
+    if len(moved) == 0:
+        return head
+    ahead, before, keys = tile[moved, None], head[moved, None], k[moved]
+    # Slot s holds the newest tile <= head that is congruent to s; it is stale if that tile lies beyond the old head.
+    holds = ahead - (ahead - np.arange(tiles)) % tiles
+    stale_row, stale_slot = np.nonzero(holds > before)
+    for values in states.columns[number].values():
+        values[keys[stale_row], stale_slot] = 0
+    states.heads[number][keys] = tile[moved]
+    return np.maximum(head, tile)
+
+
+def _add(
+    states: States, number: int, k: IntArray, tile: IntArray, head: IntArray, added: dict[str, "IntArray | int"]
+) -> None:
+    tiles = states.layout.rings[number].tiles
+    held = tile > head - tiles
+    whole = bool(held.all())
+    rows, slots = (k, tile % tiles) if whole else (k[held], tile[held] % tiles)
+    columns = states.columns[number]
+    for column, cells in columns.items():
+        if column in added:
+            value = added[column]
+            cells[rows, slots] += value if whole or isinstance(value, int) else value[held]
+        elif SUM in added:
+            amount = np.asarray(added[SUM]) if whole else np.asarray(added[SUM])[held]
+            if column == SQUARES:
+                total = cells[rows, slots] + amount * amount
+                # Saturates as BITFIELD does in Redis; both terms are >= 0, so an overflow shows as a negative.
+                cells[rows, slots] = np.where(total < 0, _INT64_MAX, total)
+            elif column == MAXIMUM:
+                cells[rows, slots] = np.maximum(cells[rows, slots], amount)
+
+
+def _read(
+    states: States, number: int, k: IntArray, tile: IntArray, head: IntArray, out: IntArray, turn: slice | IntArray
+) -> None:
+    tiles = states.layout.rings[number].tiles
+    reads = [(at, read) for at, read in enumerate(states.layout.reads) if read.ring == number]
+    if not reads:
+        return
+    first, last = min(read.start for _, read in reads), max(read.stop for _, read in reads)
+    wanted = tile[:, None] - np.arange(first, last)
+    flat = k[:, None] * tiles + wanted % tiles
+    gone = wanted <= head[:, None] - tiles if bool((tile < head).any()) else None
+    aligned: dict[str, IntArray] = {}
+    for at, read in reads:
+        if read.column not in aligned:
+            values = states.columns[number][read.column].reshape(-1)[flat]
+            if gone is not None:
+                values[gone] = 0
+            aligned[read.column] = values
+        window = aligned[read.column][:, read.start - first : read.stop - first]
+        out[at, turn] = window.max(axis=1) if read.column == MAXIMUM else window.sum(axis=1)
