@@ -10,6 +10,7 @@ import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Final
@@ -77,6 +78,16 @@ class Entity:
     field: str
     owned: bool
     layout: Layout
+
+    @cached_property
+    def state_digest(self) -> str:
+        """Names the rows of this entity: they are readable by any feature list that asks for the same windows."""
+        told = json.dumps([self.name, self.field, self.owned, self.layout.keeps_last, self.layout.describe()])
+        return f"{self.name}:{hashlib.sha256(told.encode()).hexdigest()[:8]}"
+
+    @property
+    def counts_frauds(self) -> bool:
+        return any(FRAUDS in ring.columns for ring in self.layout.rings)
 
 
 class FeatureSet:
@@ -192,7 +203,8 @@ class FeatureSet:
         hops: dict[int, list[tuple[str, str]]] = {}
         for window, column in wanted:
             hops.setdefault(self.spec.windows[window].hop_ms, []).append((window, column))
-        rings, reads = [], []
+        rings: list[Ring] = []
+        reads: list[Read] = []
         self._reads[name] = {}
         for number, (hop_ms, pairs) in enumerate(sorted(hops.items())):
             for window, column in pairs:
@@ -209,6 +221,8 @@ class FeatureSet:
                 f"entity {name}: its windows need {layout.row_bytes} bytes a key, above the limit of {ROW_BYTES_MAX}; "
                 "use longer hops for the longer windows"
             )
+        if any(FRAUDS in ring.columns for ring in rings) and source not in specs.FRAUD_FIELDS:
+            raise SettingsError(f"entity {name}: fraud windows work only on {' and '.join(specs.FRAUD_FIELDS)}")
         if not owned and (keeps_last or any(MAXIMUM in ring.columns for ring in rings)):
             raise SettingsError(
                 f"entity {name}: max and {specs.SECONDS_SINCE_LAST} work only for an entity on "

@@ -10,6 +10,8 @@ from msgspec import Struct
 from fraudstream.errors import SettingsError
 
 TOPIC_KEY_FIELD: Final = "card_id"  # the key of the transactions topic: one card's records lie in one partition
+# A label names a transaction; of that, the stored decision still knows these two.
+FRAUD_FIELDS: Final = ("card_id", "terminal_id")
 SECONDS_SINCE_LAST: Final = "seconds_since_last"
 AGGREGATES: Final = ("count", "sum", "mean", "max", "std", "frauds", "fraud_share")
 CALENDAR: Final = ("hour", "weekend", "night")

@@ -87,6 +87,10 @@ class Layout:
         assert self.dtype.fields is not None
         return int(self.dtype.fields[f"ring{ring}"][1]) + slot * int(self.tile_dtypes[ring].itemsize)
 
+    def describe(self) -> list[tuple[int, int, tuple[str, ...]]]:
+        """What decides the bytes of a row."""
+        return [(ring.hop_ms, ring.tiles, ring.columns) for ring in self.rings]
+
     @property
     def horizon_ms(self) -> int:
         """How far back the longest ring reaches: a key idle for longer holds nothing a window could see."""

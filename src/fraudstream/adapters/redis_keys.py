@@ -1,0 +1,73 @@
+"""Where everything lies in Redis. Every key of a shard carries the same hash tag, so that one script may touch them.
+
+Decisions lie in many small hashes, `decisions:<generation>:<slot>`: the generation is the stretch of event time they
+belong to, so that retention drops whole keys, the slot a hash of the transaction id. A hash of up to about 64 entries
+is stored as one compact block, several times smaller than a key for each decision.
+"""
+
+import zlib
+
+from msgspec import Struct
+
+from fraudstream.core.features import Entity
+
+# Entries a slot is planned for: well below `hash-max-listpack-entries` (128), where Redis would turn it into a table.
+SLOT_ENTRIES_PLANNED = 64
+# A producer's retry may carry a new event_time; it is recognised as the same transaction within this much of the first.
+RETRY_HORIZON_MS = 3_600_000
+
+
+class StoreSettings(Struct, frozen=True):
+    """How the state is kept.
+
+    `prefix` names this system's keys; `retention_ms` how long decisions are kept (event time; rounded up to whole
+    generations of a fifth); `transactions_per_day` the expected volume, which sizes the slots; `parked_labels_max` how
+    many labels may wait for their transaction.
+    """
+
+    prefix: str = "fraudstream"
+    retention_ms: int = 30 * 86_400_000
+    transactions_per_day: int = 1_000_000
+    parked_labels_max: int = 1_000_000
+
+
+class Keys:
+    """Names of keys."""
+
+    def __init__(self, settings: StoreSettings) -> None:
+        self._prefix = f"{settings.prefix}:{{0}}:"
+        self.generation_ms = max(settings.retention_ms // 5, 3_600_000)
+        per_generation = settings.transactions_per_day * self.generation_ms / 86_400_000
+        self.slots = max(1, round(per_generation / SLOT_ENTRIES_PLANNED))
+        self.counters = self._prefix + "counters"
+        self.parked = self._prefix + "labels:parked"
+        self.parked_version = self._prefix + "labels:parked:version"
+        self.generations = self._prefix + "decisions:generations"
+        self.models = self._prefix + "models"
+
+    def fence(self, partition: int) -> str:
+        return f"{self._prefix}partition:{partition}:fence"
+
+    def watermark(self, partition: int) -> str:
+        return f"{self._prefix}partition:{partition}:watermark"
+
+    def row(self, entity: Entity, key: str) -> str:
+        """A changed feature list begins with empty rows of its own, beside those of the old one."""
+        return f"{self._prefix}row:{entity.state_digest}:{key}"
+
+    def decisions(self, generation: int, transaction_id: str) -> str:
+        return f"{self._prefix}decisions:{generation}:{zlib.crc32(transaction_id.encode()) % self.slots}"
+
+    def generation(self, event_time_ms: int) -> int:
+        return event_time_ms // self.generation_ms
+
+    def generations_near(self, event_time_ms: int) -> list[int]:
+        """The generation of an event time first, then a neighbour whose edge is within the retry horizon."""
+        own = self.generation(event_time_ms)
+        into = event_time_ms - own * self.generation_ms
+        near = [own]
+        if into < RETRY_HORIZON_MS:
+            near.append(own - 1)
+        if self.generation_ms - into <= RETRY_HORIZON_MS:
+            near.append(own + 1)
+        return near

@@ -1,0 +1,225 @@
+"""The heart: what came in, what is known, what is decided. Pure: no clock, no client, no await.
+
+    ask(features, arrivals)                          what must be gathered
+    decide(features, model, ask, gathered, ...)      the decisions, and the commit that makes them true
+
+A transaction is decided with everything before it in its partition and nothing after it, also inside one batch.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fraudstream.core.features import Columns, Entity, FeatureSet, key_of
+from fraudstream.core.ports import Commit, Gathered, LabelCommit, Lease, Model, Sighting
+from fraudstream.core.updates import SharedUpdate, shared_updates
+from fraudstream.core.windows import IntArray, Observed, States, add_frauds
+from fraudstream.events import Action, Decision, Label, Transaction
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A valid transaction and the offset of its record."""
+
+    offset: int
+    transaction: Transaction
+
+
+@dataclass(frozen=True)
+class Question:
+    """What must be known before a batch can be decided: the rows of `keys` (per entity, each once) and the sightings."""
+
+    arrivals: Sequence[Arrival]
+    keys: Mapping[str, Sequence[str]]
+    sightings: Sequence[Sighting]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a batch came to. `repeated` are stored decisions to publish again, word for word."""
+
+    decided: Sequence[Decision]
+    repeated: Sequence[Decision]
+    duplicates: int
+    commit: Commit
+
+
+def ask(features: FeatureSet, arrivals: Sequence[Arrival]) -> Question:
+    """List what a batch needs from the state store."""
+    keys = {}
+    for entity in features.entities:
+        values = (key_of(arrival.transaction, entity.field) for arrival in arrivals)
+        keys[entity.name] = list(dict.fromkeys(value for value in values if value is not None))
+    sightings = [Sighting(a.transaction.transaction_id, a.transaction.event_time_ms) for a in arrivals]
+    return Question(arrivals, keys, sightings)
+
+
+def decide(
+    features: FeatureSet,
+    model: Model,
+    question: Question,
+    gathered: Gathered,
+    *,
+    lease: Lease,
+    watermark: int,
+    now_ms: int,
+    counts: Mapping[str, int],
+) -> Outcome:
+    """Decide a batch. `watermark` is the offset of its last record, decided or not; `counts` go into the commit."""
+    fresh, labels, repeated, duplicates = _sort_out(question, gathered, lease)
+    transactions = [arrival.transaction for arrival in fresh]
+    columns = features.columns(transactions)
+    frauds = np.fromiter((label is not None and label.is_fraud for label in labels), np.int64, len(labels))
+    observed, rows, shared = _advance(features, question, gathered, columns, frauds)
+    decided = _answer(features, model, fresh, columns, observed, lease, now_ms) if fresh else []
+    tally = Counter(counts)
+    tally.update({"decided": len(decided), "duplicates": duplicates})
+    tally.update({f"action.{action}": n for action, n in Counter(d.action for d in decided).items()})
+    commit = Commit(
+        lease=lease,
+        watermark=watermark,
+        decisions=decided,
+        rows=rows,
+        shared=shared,
+        parked=[label for label in labels if label is not None],
+        parked_version=gathered.parked_version,
+        counts={name: n for name, n in tally.items() if n},
+    )
+    return Outcome(decided, repeated, duplicates, commit)
+
+
+def join_labels(
+    features: FeatureSet,
+    labels: Sequence[Label],
+    decisions: Sequence[Decision | None],
+    rows: Mapping[str, Mapping[str, bytes | None]],
+) -> tuple[list[LabelCommit], list[Label]]:
+    """Pair labels with their decisions: the fraud counts to add, and the labels that have no decision yet.
+
+    `rows` holds the gathered rows by entity and key, for every entity with fraud windows.
+    """
+    joined, orphans = [], []
+    for label, decision in zip(labels, decisions, strict=True):
+        if decision is None:
+            orphans.append(label)
+            continue
+        shared: list[tuple[str, SharedUpdate]] = []
+        if label.is_fraud:
+            for entity, key in fraud_keys(features, decision):
+                row = rows[entity.name].get(key)
+                states = States.from_rows(entity.layout, [row])
+                first, when, one = np.zeros(1, np.int64), np.array([decision.event_time_ms]), np.ones(1, np.int64)
+                add_frauds(states, first, when)
+                updates = shared_updates([key], [row], states, first, when, None, one)
+                shared += [(entity.name, update) for update in updates]
+        joined.append(LabelCommit(label, decision, shared))
+    return joined, orphans
+
+
+def fraud_keys(features: FeatureSet, decision: Decision) -> list[tuple[Entity, str]]:
+    """The entities with fraud windows, and the decided transaction's key of each."""
+    return [
+        (entity, decision.card_id if entity.field == "card_id" else decision.terminal_id)
+        for entity in features.entities
+        if entity.counts_frauds
+    ]
+
+
+def _sort_out(
+    question: Question, gathered: Gathered, lease: Lease
+) -> tuple[list[Arrival], list[Label | None], list[Decision], int]:
+    """Tell new transactions from redelivered ones and from a producer's retries."""
+    fresh: list[Arrival] = []
+    labels: list[Label | None] = []
+    repeated: list[Decision] = []
+    duplicates = 0
+    seen: set[str] = set()
+    for arrival, stored, label in zip(question.arrivals, gathered.decisions, gathered.labels, strict=True):
+        name = arrival.transaction.transaction_id
+        if arrival.offset <= lease.watermark:
+            # Applied before a crash or a rebalance: answer again only if it was this very record that was decided.
+            if stored is not None and (stored.partition, stored.offset) == (lease.partition, arrival.offset):
+                repeated.append(stored)
+        elif stored is not None or name in seen:
+            duplicates += 1
+        else:
+            seen.add(name)
+            fresh.append(arrival)
+            labels.append(label)
+    return fresh, labels, repeated, duplicates
+
+
+def _advance(
+    features: FeatureSet, question: Question, gathered: Gathered, columns: Columns, frauds: IntArray
+) -> tuple[dict[str, Observed], list[tuple[str, str, bytes]], list[tuple[str, SharedUpdate]]]:
+    observed: dict[str, Observed] = {}
+    rows: list[tuple[str, str, bytes]] = []
+    shared: list[tuple[str, SharedUpdate]] = []
+    for entity in features.entities:
+        names = question.keys[entity.name]
+        seen = gathered.rows[entity.name]
+        index = {name: at for at, name in enumerate(names)}
+        of = columns.keys[entity.name]
+        key = np.fromiter((-1 if k is None else index[k] for k in of), np.int64, len(columns))
+        states = States.from_rows(entity.layout, seen)
+        observed[entity.name] = features.observe(entity, states, key, columns, frauds)
+        known = key >= 0
+        touched = np.unique(key[known])
+        if entity.owned:
+            packed = states.to_rows()
+            rows += [(entity.name, names[at], packed[at]) for at in touched.tolist()]
+        elif len(touched):
+            when, amounts = columns.times_ms[known], columns.amounts_minor[known]
+            updates = shared_updates(names, seen, states, key[known], when, amounts, frauds[known])
+            shared += [(entity.name, update) for update in updates]
+    return observed, rows, shared
+
+
+def _answer(
+    features: FeatureSet,
+    model: Model,
+    fresh: Sequence[Arrival],
+    columns: Columns,
+    observed: Mapping[str, Observed],
+    lease: Lease,
+    now_ms: int,
+) -> list[Decision]:
+    matrix = features.matrix(columns, observed)
+    scores = model.score(matrix).tolist()
+    actions: list[Action] = [_action(model, score) for score in scores]
+    alerts = [at for at, action in enumerate(actions) if action != "allow"]
+    reasons = dict(zip(alerts, model.reasons(matrix[alerts]), strict=True)) if alerts else {}
+    little_endian = np.ascontiguousarray(matrix, "<f4").tobytes()
+    width = 4 * matrix.shape[1]
+    decisions = []
+    for at, arrival in enumerate(fresh):
+        transaction, action = arrival.transaction, actions[at]
+        decisions.append(
+            Decision(
+                transaction_id=transaction.transaction_id,
+                card_id=transaction.card_id,
+                terminal_id=transaction.terminal_id,
+                event_time_ms=transaction.event_time_ms,
+                decided_at_ms=now_ms,
+                amount=transaction.amount,
+                action=action,
+                score=scores[at],
+                threshold=model.block_threshold if action == "block" else model.review_threshold,
+                model_name=model.name,
+                model_version=model.version,
+                features_digest=model.features_digest,
+                features=little_endian[at * width : (at + 1) * width],
+                reasons=reasons.get(at, ()),
+                partition=lease.partition,
+                offset=arrival.offset,
+            )
+        )
+    return decisions
+
+
+def _action(model: Model, score: float) -> Action:
+    if score >= model.block_threshold:
+        return "block"
+    return "review" if score >= model.review_threshold else "allow"

@@ -1,0 +1,145 @@
+"""What the core needs of the world around it: a state store and a model. Adapters implement these protocols.
+
+One round trip gathers everything a micro-batch needs; one atomic commit writes everything it changed. The rules of the
+commit (fence, watermark, first decision wins) are the contract that `tests/contract/` runs over every store.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from fraudstream.core.updates import SharedUpdate
+from fraudstream.core.windows import FloatArray
+from fraudstream.events import Contribution, Decision, Label
+
+NO_OFFSET = -1  # watermark of a partition of which nothing was applied yet
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The right to write one partition: a fence number that only grows, and the last input offset already applied."""
+
+    partition: int
+    fence: int
+    watermark: int
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """A transaction to look up: was it decided before? Its event time says where to look."""
+
+    transaction_id: str
+    event_time_ms: int
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """Answers in the order of the questions. `labels` are verdicts that came before their transaction."""
+
+    rows: Mapping[str, Sequence[bytes | None]]
+    decisions: Sequence[Decision | None]
+    labels: Sequence[Label | None]
+    parked_version: int
+
+
+@dataclass(frozen=True)
+class Commit:
+    """Everything one micro-batch changes. Applied whole or not at all.
+
+    `watermark` is the offset of the batch's last record; `rows` are (entity, key, row) of owned keys; `shared` are
+    (entity, update); `parked` are the early labels that were joined; `counts` are added to the store's counters.
+    """
+
+    lease: Lease
+    watermark: int
+    decisions: Sequence[Decision]
+    rows: Sequence[tuple[str, str, bytes]]
+    shared: Sequence[tuple[str, SharedUpdate]]
+    parked: Sequence[Label]
+    parked_version: int
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+class CommitStatus(Enum):
+    """How a commit ended."""
+
+    APPLIED = "applied"
+    FENCED = "fenced"  # another worker took the partition: drop the batch
+    CONFLICT = "conflict"  # the state moved between gather and commit: gather again
+    REWOUND = "rewound"  # the store's watermark is not the one this worker left: it lost data; take the lease anew
+
+
+@dataclass(frozen=True)
+class LabelCommit:
+    """One label to join with its decision: the fraud counts to add, once."""
+
+    label: Label
+    decision: Decision
+    shared: Sequence[tuple[str, SharedUpdate]]
+
+
+class LabelStatus(Enum):
+    """How joining a label ended."""
+
+    JOINED = "joined"
+    PARKED = "parked"  # its transaction was not decided yet
+    DUPLICATE = "duplicate"  # the same verdict again
+    CHANGED = "changed"  # another verdict than the first: counted, the first one stands
+    ORPHAN = "orphan"  # no decision, and no room to wait for it
+    CONFLICT = "conflict"  # gather again
+
+
+class StateStore(Protocol):
+    """Where the state lives. Every method raises `StateUnavailable` if the store does not answer or refuses."""
+
+    def take_lease(self, partition: int) -> Lease:
+        """Take a new fence number for the partition, then read its watermark: fence before restore."""
+
+    def gather(self, keys: Mapping[str, Sequence[str]], sightings: Sequence[Sighting]) -> Gathered:
+        """Rows of the keys of each entity, stored decisions and early labels of the transactions."""
+
+    def commit(self, commit: Commit) -> CommitStatus:
+        """Apply a micro-batch atomically, if the lease still holds."""
+
+    def decision(self, transaction_id: str) -> Decision | None:
+        """The stored decision of a transaction, if it is within the retention."""
+
+    def gather_decisions(self, transaction_ids: Sequence[str]) -> Sequence[Decision | None]:
+        """`decision` for many."""
+
+    def rows(self, keys: Mapping[str, Sequence[str]]) -> Mapping[str, Sequence[bytes | None]]:
+        """Rows alone."""
+
+    def commit_labels(self, joined: Sequence[LabelCommit], orphans: Sequence[Label]) -> Sequence[LabelStatus]:
+        """Join labels with their decisions and park those without one; a status each, joined first."""
+
+    def load_rows(self, entity: str, rows: Mapping[str, bytes]) -> None:
+        """Write rows of history, as a warm-up does before the first transaction."""
+
+    def counts(self) -> Mapping[str, int]:
+        """The counters that commits have added up."""
+
+
+class Model(Protocol):
+    """A model version that can decide."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def version(self) -> str: ...
+    @property
+    def features_digest(self) -> str: ...
+    @property
+    def review_threshold(self) -> float: ...
+    @property
+    def block_threshold(self) -> float: ...
+
+    def score(self, matrix: npt.NDArray[np.float32]) -> FloatArray:
+        """Probability of fraud for each row of an (n, features) matrix."""
+
+    def reasons(self, matrix: npt.NDArray[np.float32]) -> Sequence[tuple[Contribution, ...]]:
+        """Up to four reasons for each row, the largest first; called for alerts only."""
