@@ -1,0 +1,59 @@
+"""Asking the broker: is it there, do the topics exist; and creating them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from fraudstream.errors import BrokerUnavailable
+
+ANSWER_S_MAX: Final = 10.0
+
+
+def partitions(connection: Mapping[str, Any], *, timeout_s: float = ANSWER_S_MAX) -> dict[str, int]:
+    """Every topic of the cluster and its number of partitions. Raises `BrokerUnavailable`."""
+    where = connection.get("bootstrap.servers")
+    try:
+        found = AdminClient({**connection, "log_level": 0}).list_topics(timeout=timeout_s)
+    except KafkaException as error:
+        reason = error.args[0].str() if error.args and isinstance(error.args[0], KafkaError) else error
+        raise BrokerUnavailable(f"Kafka at {where} does not answer within {timeout_s:g} s: {reason}") from error
+    return {name: len(topic.partitions) for name, topic in found.topics.items()}
+
+
+def create(
+    connection: Mapping[str, Any],
+    topics: Mapping[str, tuple[int, Mapping[str, str]]],
+    *,
+    replication: int = 1,
+    timeout_s: float = ANSWER_S_MAX,
+) -> list[str]:
+    """Create those of the topics (name: partitions, configuration) that do not exist; their names.
+
+    Raises `BrokerUnavailable` if the broker refuses one.
+    """
+    present = partitions(connection, timeout_s=timeout_s)
+    wanted = [
+        NewTopic(name, num_partitions=count, replication_factor=replication, config=dict(config))
+        for name, (count, config) in topics.items()
+        if name not in present
+    ]
+    if not wanted:
+        return []
+    created = []
+    for name, future in AdminClient({**connection, "log_level": 0}).create_topics(wanted).items():
+        try:
+            future.result(timeout_s)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise BrokerUnavailable(f"topic {name} could not be created: {error.args[0].str()}") from error
+        else:
+            created.append(name)
+    return created
+
+
+def missing(connection: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    """Those of the topics that do not exist."""
+    present = partitions(connection)
+    return [name for name in names if name not in present]

@@ -1,0 +1,53 @@
+"""A worker process: builds the parts, runs the apps of its roles, tells how it is."""
+
+import asyncio
+import gc
+import logging
+
+import faust
+from mode import Service
+
+from fraudstream.adapters.faust_worker import run_worker
+from fraudstream.app import Role, label_role, score_role
+from fraudstream.services import startup
+from fraudstream.services.health import Health
+from fraudstream.services.reporting import report
+from fraudstream.settings import Settings
+
+log = logging.getLogger("fraudstream.start")
+
+
+def check(settings: Settings) -> None:
+    """Open everything a worker needs and close it. Raises a `FraudstreamError` that says what is wrong."""
+    startup.build(settings).close()
+
+
+def worker(settings: Settings) -> int:
+    """Run until told to stop; the exit code. Raises a `FraudstreamError` if it cannot start."""
+    parts = startup.build(settings)
+    health = Health()
+    roles: list[Role] = []
+    if "score" in settings.roles:
+        roles.append(score_role(settings, parts.scorer, health))
+    if "label" in settings.roles:
+        roles.append(label_role(settings, parts.labeller, health))
+    log.info("roles %s, brokers %s", ", ".join(role.name for role in roles), settings.kafka.bootstrap_servers)
+    # What lives now lives on: keep the collector from walking over models and modules again and again.
+    gc.collect()
+    gc.freeze()
+    first, *others = [role.app for role in roles]
+    try:
+        return run_worker(first, *others, _reporter(settings, health))
+    finally:
+        parts.close()
+
+
+def _reporter(settings: Settings, health: Health) -> faust.Service:
+    class Reporter(Service):
+        @Service.task
+        async def _tell(self) -> None:
+            task = asyncio.ensure_future(report(health, settings.health_file))
+            await self.wait_for_stopped()
+            task.cancel()
+
+    return Reporter()

@@ -1,0 +1,58 @@
+"""Is the worker well? One status, kept in memory, written to a file that a container's health check reads."""
+
+import json
+import os
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any, Final
+
+# Written this often; a status older than three times as long belongs to a worker that hangs or is gone.
+WRITE_EVERY_S: Final = 2.0
+STATUS_AGE_S_MAX: Final = 3 * WRITE_EVERY_S
+
+
+class Health:
+    """What the worker knows of itself. `troubles` are the outages it is waiting out, by what is away."""
+
+    def __init__(self) -> None:
+        self.started_at_s = time.time()
+        self.partitions: dict[str, list[int]] = {}
+        self.troubles: dict[str, str] = {}
+        self.totals: Counter[str] = Counter()
+
+    @property
+    def ready(self) -> bool:
+        """It owns its place in every group it should be in, and nothing it needs is away."""
+        return bool(self.partitions) and not self.troubles
+
+    def status(self) -> dict[str, Any]:
+        """The status as plain data."""
+        return {
+            "ready": self.ready,
+            "written_at": time.time(),
+            "up_s": round(time.time() - self.started_at_s, 1),
+            "partitions": self.partitions,
+            "troubles": self.troubles,
+            "totals": dict(self.totals),
+        }
+
+    def write(self, path: Path) -> None:
+        """Replace the file in one step, so that a reader never sees half a status."""
+        scratch = path.with_name(f".{path.name}.{os.getpid()}")
+        scratch.write_text(json.dumps(self.status()), "utf-8")
+        scratch.replace(path)
+
+
+def read_status(path: Path) -> tuple[bool, str]:
+    """Whether the worker that writes this file is ready, and why not, in words."""
+    try:
+        status = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        return False, f"no status in {path}: {error}"
+    age_s = time.time() - status["written_at"]
+    if age_s > STATUS_AGE_S_MAX:
+        return False, f"the last status is {age_s:.0f} s old: the worker hangs or is gone"
+    if status["ready"]:
+        return True, f"ready, up for {status['up_s']:.0f} s"
+    return False, "; ".join(status["troubles"].values()) or "waiting for its partitions"

@@ -1,0 +1,95 @@
+"""Labels meet the decisions they are about. Exactly once: the store remembers which decision has its verdict."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from fraudstream.codec import Limits, decode_label
+from fraudstream.core.engine import fraud_keys, join_labels
+from fraudstream.core.features import FeatureSet
+from fraudstream.core.ports import LabelStatus, Publisher, StateStore
+from fraudstream.errors import StateUnavailable
+from fraudstream.events import Label, Reason, Record, Rejected
+from fraudstream.services.publishing import of_rejected
+from fraudstream.topics import Topics
+
+# As in scoring: a conflict is a matter of milliseconds, ten in a row are a fault.
+CONFLICTS_MAX = 10
+
+
+class Labeller:
+    """Joins batches of label records. Redelivered labels are recognised: the batch may be processed again at any time."""
+
+    def __init__(
+        self,
+        features: FeatureSet,
+        store: StateStore,
+        publisher: Publisher,
+        *,
+        clock_ms: Callable[[], int],
+        topics: Topics | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        self._features = features
+        self._store = store
+        self._publisher = publisher
+        self._clock_ms = clock_ms
+        self._topics = topics or Topics()
+        self._limits = limits or Limits()
+
+    def process(self, records: Sequence[Record]) -> Counter[str]:
+        """Join, park or refuse every record; returns how many ended in which way.
+
+        Raises `StateUnavailable` or `BrokerUnavailable`; calling again with the same batch is then safe.
+        """
+        labels: list[tuple[Record, Label]] = []
+        rejected: list[tuple[Record, Rejected]] = []
+        for record in records:
+            decoded = decode_label(record, self._limits)
+            if isinstance(decoded, Rejected):
+                rejected.append((record, decoded))
+            else:
+                labels.append((record, decoded))
+        tally: Counter[str] = Counter()
+        waiting = labels
+        for _ in range(CONFLICTS_MAX):
+            waiting, orphans = self._join(waiting, tally)
+            rejected += [
+                (record, Rejected(Reason.LABEL_ORPHAN, "no decision is known for it and too many labels wait already"))
+                for record, _ in orphans
+            ]
+            if not waiting:
+                break
+        if waiting:
+            raise StateUnavailable(f"{CONFLICTS_MAX} conflicting joins in a row for label {waiting[0][1].transaction_id}")
+        if rejected:
+            tally["rejected"] += len(rejected)
+            self._publisher.publish(of_rejected(self._topics.labels_dead_letter, rejected, self._clock_ms()))
+        return tally
+
+    def _join(
+        self, labels: list[tuple[Record, Label]], tally: Counter[str]
+    ) -> tuple[list[tuple[Record, Label]], list[tuple[Record, Label]]]:
+        """One attempt for all; what conflicted (to try again) and what found no room."""
+        if not labels:
+            return [], []
+        decisions = self._store.gather_decisions([label.transaction_id for _, label in labels])
+        keys: dict[str, dict[str, None]] = {e.name: {} for e in self._features.entities if e.counts_frauds}
+        for (_, label), decision in zip(labels, decisions, strict=True):
+            if decision is not None and label.is_fraud:
+                for entity, key in fraud_keys(self._features, decision):
+                    keys[entity.name][key] = None
+        rows = self._store.rows({name: list(wanted) for name, wanted in keys.items()})
+        by_key = {name: dict(zip(wanted, rows[name], strict=True)) for name, wanted in keys.items()}
+        joined, orphans = join_labels(self._features, [label for _, label in labels], decisions, by_key)
+        found = [pair for pair, decision in zip(labels, decisions, strict=True) if decision is not None]
+        missing = [pair for pair, decision in zip(labels, decisions, strict=True) if decision is None]
+        statuses = self._store.commit_labels(joined, orphans)
+        again, homeless = [], []
+        for pair, status in zip([*found, *missing], statuses, strict=True):
+            if status is LabelStatus.CONFLICT:
+                again.append(pair)
+                continue
+            tally[status.value] += 1
+            if status is LabelStatus.ORPHAN:
+                homeless.append(pair)
+        return again, homeless

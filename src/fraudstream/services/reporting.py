@@ -1,0 +1,31 @@
+"""What a running worker tells: a line a while in the log, and the status file."""
+
+import asyncio
+import logging
+from collections import Counter
+from pathlib import Path
+from typing import Final
+
+from fraudstream.services.health import WRITE_EVERY_S, Health
+
+log = logging.getLogger("fraudstream.worker")
+LINE_EVERY_S: Final = 10.0
+
+
+async def report(health: Health, health_file: Path | None) -> None:
+    """Run for ever: write the status, and say what was done since the last line, if anything was."""
+    told: Counter[str] = Counter()
+    waited_s = 0.0
+    while True:
+        await asyncio.sleep(WRITE_EVERY_S)
+        waited_s += WRITE_EVERY_S
+        if health_file:
+            health.write(health_file)
+        if waited_s < LINE_EVERY_S:
+            continue
+        done = health.totals - told
+        if done:
+            rate = done["decided"] / waited_s
+            parts = " ".join(f"{name}={n}" for name, n in sorted(done.items()))
+            log.info("%.0f decisions/s; %s", rate, parts)
+        told, waited_s = Counter(health.totals), 0.0

@@ -1,0 +1,160 @@
+"""One partition's micro-batch, from records to acknowledged answers. The order of steps, and why, stands here once.
+
+1. decode       what is no transaction becomes a dead letter
+2. gather       one round trip: rows, stored decisions, early labels
+3. decide       pure
+4. commit       state, decisions, counters and watermark in one atomic step: from here on the answer is final
+5. publish      dead letters, alerts, decisions; wait for the acknowledgements
+6. (the caller) acknowledge the records, so that Kafka's offset moves last
+
+A crash before 4 changed nothing; a crash after it redelivers records whose stored answers are published again. Published
+first, an alert could be contradicted by the decision that is stored after a crash; acknowledged first, it could be lost.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from fraudstream.codec import Limits, decode_transaction
+from fraudstream.core.engine import Arrival, Outcome, ask, decide
+from fraudstream.core.features import FeatureSet
+from fraudstream.core.ports import CommitStatus, Lease, Model, Publisher, StateStore
+from fraudstream.errors import ModelError, StateUnavailable
+from fraudstream.events import Record, Rejected
+from fraudstream.services.publishing import of_decisions, of_rejected
+from fraudstream.topics import Topics
+
+# A conflict needs another worker to move the same key's windows within the milliseconds between gather and commit. That
+# happens at most once a hop and key, so ten in a row mean that something else is wrong.
+CONFLICTS_MAX = 10
+
+
+class Ending(Enum):
+    """How a batch ended, for the caller to act on."""
+
+    DONE = "done"  # acknowledge
+    FENCED = "fenced"  # the partition belongs to another worker: drop the batch, do not acknowledge
+    REWOUND = "rewound"  # the store lost data: read again from `resume_at`, do not acknowledge
+
+
+@dataclass(frozen=True)
+class Processed:
+    """What a batch came to. `resume_at` is the next input offset the store needs, set for REWOUND."""
+
+    ending: Ending
+    decided: int = 0
+    alerts: int = 0
+    duplicates: int = 0
+    repeated: int = 0
+    rejected: int = 0
+    resume_at: int | None = None
+
+
+class Scorer:
+    """Scores the partitions it holds a lease for. Not thread-safe: one batch at a time.
+
+    Raises `ModelError` at once if the model was trained on another feature list.
+    """
+
+    def __init__(
+        self,
+        features: FeatureSet,
+        model: Model,
+        store: StateStore,
+        publisher: Publisher,
+        *,
+        clock_ms: Callable[[], int],
+        topics: Topics | None = None,
+        limits: Limits | None = None,
+        publish_decisions: bool = True,
+    ) -> None:
+        if model.features_digest != features.digest:
+            raise ModelError(
+                f"model {model.name} {model.version} was trained on feature list {model.features_digest[:12]}, "
+                f"not on {features.digest[:12]}: train it again or use its own list"
+            )
+        self.features = features
+        self.model = model
+        self._store = store
+        self._publisher = publisher
+        self._clock_ms = clock_ms
+        self._topics = topics or Topics()
+        self._limits = limits or Limits()
+        self._publish_decisions = publish_decisions
+        self._leases: dict[int, Lease] = {}
+
+    def take(self, partition: int) -> Lease:
+        """Take the lease of a partition, as on assignment. Raises `StateUnavailable`."""
+        self._leases[partition] = self._store.take_lease(partition)
+        return self._leases[partition]
+
+    def release(self, partition: int) -> None:
+        """Forget a partition that was revoked."""
+        self._leases.pop(partition, None)
+
+    def process(self, partition: int, records: Sequence[Record]) -> Processed:
+        """Take a non-empty batch of one partition, in offset order, through all steps.
+
+        Raises `StateUnavailable` or `BrokerUnavailable`; calling again with the same batch is then safe and right.
+        """
+        lease = self._leases.get(partition)
+        if lease is None:  # revoked or fenced; taking the lease here would fence the worker that owns it now
+            return Processed(Ending.FENCED)
+        arrivals, rejected = self._decode(records)
+        last = records[-1].offset
+        fresh_rejects = Counter(f"rejected.{why.reason}" for record, why in rejected if record.offset > lease.watermark)
+        for _ in range(CONFLICTS_MAX):
+            outcome = self._decide(lease, arrivals, last, fresh_rejects)
+            status = self._store.commit(outcome.commit) if last > lease.watermark else CommitStatus.APPLIED
+            if status is not CommitStatus.CONFLICT:
+                break
+        else:
+            raise StateUnavailable(f"{CONFLICTS_MAX} conflicting commits in a row for partition {partition}")
+        if status is CommitStatus.FENCED:
+            self.release(partition)
+            return Processed(Ending.FENCED)
+        if status is CommitStatus.REWOUND:
+            return Processed(Ending.REWOUND, resume_at=self.take(partition).watermark + 1)
+        self._leases[partition] = replace(lease, watermark=max(last, lease.watermark))
+        return self._publish(outcome, rejected)
+
+    def _decode(self, records: Sequence[Record]) -> tuple[list[Arrival], list[tuple[Record, Rejected]]]:
+        arrivals: list[Arrival] = []
+        rejected: list[tuple[Record, Rejected]] = []
+        for record in records:
+            decoded = decode_transaction(record, self._limits)
+            if isinstance(decoded, Rejected):
+                rejected.append((record, decoded))
+            else:
+                arrivals.append(Arrival(record.offset, decoded))
+        return arrivals, rejected
+
+    def _decide(self, lease: Lease, arrivals: list[Arrival], last: int, rejects: Counter[str]) -> Outcome:
+        question = ask(self.features, arrivals)
+        gathered = self._store.gather(question.keys, question.sightings)
+        return decide(
+            self.features,
+            self.model,
+            question,
+            gathered,
+            lease=lease,
+            watermark=last,
+            now_ms=self._clock_ms(),
+            counts=rejects,
+        )
+
+    def _publish(self, outcome: Outcome, rejected: list[tuple[Record, Rejected]]) -> Processed:
+        answers = [*outcome.repeated, *outcome.decided]
+        messages = of_rejected(self._topics.transactions_dead_letter, rejected, self._clock_ms())
+        messages += of_decisions(answers, self._topics, with_decisions=self._publish_decisions)
+        if messages:
+            self._publisher.publish(messages)
+        return Processed(
+            Ending.DONE,
+            decided=len(outcome.decided),
+            alerts=sum(d.action != "allow" for d in outcome.decided),
+            duplicates=outcome.duplicates,
+            repeated=len(outcome.repeated),
+            rejected=len(rejected),
+        )

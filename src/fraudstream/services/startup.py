@@ -1,0 +1,107 @@
+"""From settings to parts that work, or one clear line why not: everything is checked before the first record is read."""
+
+import logging
+import time
+from dataclasses import dataclass
+
+from fraudstream.adapters import kafka_admin
+from fraudstream.adapters.kafka_publisher import KafkaPublisher
+from fraudstream.adapters.redis_keys import StoreSettings
+from fraudstream.adapters.redis_store import RedisStore
+from fraudstream.codec import Limits
+from fraudstream.core.features import FeatureSet
+from fraudstream.errors import SettingsError
+from fraudstream.models.champion import OnnxModel
+from fraudstream.models.registry import Registry
+from fraudstream.services.labelling import Labeller
+from fraudstream.services.scoring import Scorer
+from fraudstream.settings import RedisSettings, Settings
+from fraudstream.topics import Topics
+
+log = logging.getLogger("fraudstream.start")
+DAY_MS = 86_400_000
+
+
+@dataclass
+class Parts:
+    """Everything a worker is made of."""
+
+    features: FeatureSet
+    model: OnnxModel
+    store: RedisStore
+    publisher: KafkaPublisher
+    scorer: Scorer
+    labeller: Labeller
+
+    def close(self) -> None:
+        """Wait for what is under way and give connections back."""
+        self.publisher.close()
+        self.store.close()
+
+
+def open_model(settings: Settings) -> tuple[FeatureSet, OnnxModel]:
+    """The model the settings name and the feature list it was trained on. Raises `ModelError`."""
+    version = Registry(settings.model.registry).load(settings.model.name, settings.model.version)
+    return version.features, OnnxModel.load(version)
+
+
+def open_store(settings: Settings, features: FeatureSet) -> RedisStore:
+    """The state store, checked. Raises `StateUnavailable` or `SettingsError`."""
+    store = RedisStore(
+        settings.redis.url.get_secret_value(),
+        features,
+        store_settings(settings.redis),
+        timeout_s=settings.redis.timeout_s,
+    )
+    store.check()
+    return store
+
+
+def store_settings(redis: RedisSettings) -> StoreSettings:
+    """The part of the settings that decides how state is kept."""
+    return StoreSettings(
+        prefix=redis.prefix,
+        retention_ms=redis.decision_retention_days * DAY_MS,
+        transactions_per_day=redis.transactions_per_day,
+        parked_labels_max=redis.parked_labels_max,
+    )
+
+
+def check_broker(settings: Settings) -> None:
+    """Is the broker there, with the topics the roles need? Raises `BrokerUnavailable` or `SettingsError`."""
+    topics = settings.topics
+    needed = {"score": [topics.transactions, topics.alerts, topics.transactions_dead_letter]}
+    needed["label"] = [topics.labels, topics.labels_dead_letter]
+    if settings.publish_decisions:
+        needed["score"].append(topics.decisions)
+    missing = kafka_admin.missing(settings.kafka.client(), [name for role in settings.roles for name in needed[role]])
+    if missing:
+        raise SettingsError(f"topics missing: {', '.join(missing)}; create them with: fraudstream topics create")
+
+
+def build(settings: Settings) -> Parts:
+    """Open and check everything. Raises a `FraudstreamError` whose text says what to do."""
+    features, model = open_model(settings)
+    log.info("model %s %s, %d features (%s)", model.name, model.version, len(features.names), features.digest[:12])
+    store = open_store(settings, features)
+    check_broker(settings)
+    publisher = KafkaPublisher(settings.kafka.client(), timeout_s=settings.kafka.publish_timeout_s)
+    topics = Topics(**settings.topics.model_dump())
+    limits = Limits(**settings.limits.model_dump())
+    scorer = Scorer(
+        features,
+        model,
+        store,
+        publisher,
+        clock_ms=now_ms,
+        topics=topics,
+        limits=limits,
+        publish_decisions=settings.publish_decisions,
+    )
+    labeller = Labeller(features, store, publisher, clock_ms=now_ms, topics=topics, limits=limits)
+    return Parts(features, model, store, publisher, scorer, labeller)
+
+
+def now_ms() -> int:
+    """The wall clock, in ms since the epoch."""
+    return time.time_ns() // 1_000_000
