@@ -16,14 +16,17 @@ LabelSource = Literal["chargeback", "analyst"]
 
 
 class Reason(StrEnum):
-    """Why a record was refused: the header `reason` of its dead letter and the label of the reject counter."""
+    """Why a record was refused: the reason header of its dead letter and the label of the reject counter.
+
+    In the order of the checks: a record with several faults gets the first.
+    """
 
     TOMBSTONE = "tombstone"
     KEY_MISSING = "key_missing"
     PAYLOAD_TOO_LARGE = "payload_too_large"
     INVALID_UTF8 = "invalid_utf8"
-    INVALID_JSON = "invalid_json"
     NESTED_TOO_DEEP = "nested_too_deep"
+    INVALID_JSON = "invalid_json"
     DUPLICATE_KEY = "duplicate_key"
     NOT_AN_OBJECT = "not_an_object"
     FIELD_MISSING = "field_missing"
@@ -36,7 +39,9 @@ class Reason(StrEnum):
     AMOUNT_TOO_LARGE = "amount_too_large"
     EVENT_TIME_UNREADABLE = "event_time_unreadable"
     EVENT_TIME_OUT_OF_RANGE = "event_time_out_of_range"
+    LABEL_TIME_UNREADABLE = "label_time_unreadable"
     FIELD_VALUE = "field_value"
+    LABEL_ORPHAN = "label_orphan"
 
 
 class Record(Protocol):

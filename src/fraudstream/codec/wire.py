@@ -1,0 +1,137 @@
+"""The JSON objects of the topics as types: what the decoders read, the encoders write and the schemas are made from.
+
+What a schema says beyond the type (patterns, lengths) is not enforced while decoding: limits can be set, and
+`fraudstream.codec.decode` answers a fault with its reason code instead of a schema's message.
+"""
+
+from typing import Annotated, Any, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from fraudstream.codec.limits import Limits
+from fraudstream.codec.times import Moment
+from fraudstream.events import Contribution, LabelSource
+
+_LIMITS = Limits()
+_ID_SCHEMA: dict[str, Any] = {
+    "minLength": 1,
+    "maxLength": _LIMITS.id_length_max,
+    "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]+$",
+}
+_TIME_MS_SCHEMA: dict[str, Any] = {"minimum": 0, "maximum": 253_402_300_799_999}
+
+
+def _id(description: str) -> Meta:
+    return Meta(description=description, extra_json_schema=_ID_SCHEMA)
+
+
+TransactionId = Annotated[str, _id("Unique per transaction; a second record with the same id is a duplicate.")]
+CardId = Annotated[str, _id("The card that pays; the record's key, byte for byte.")]
+TerminalId = Annotated[str, _id("Where the card was used.")]
+AmountIn = Annotated[
+    float,
+    Meta(
+        description="Major units (12.34), finite. Kept as sent, and in hundredths, round half even.",
+        extra_json_schema={"minimum": 0, "maximum": _LIMITS.amount_max},
+    ),
+]
+Time = Annotated[
+    str,
+    Meta(
+        description="RFC 3339, UTC, milliseconds.",
+        extra_json_schema={
+            "format": "date-time",
+            "pattern": "^\\d{4}-\\d{2}-\\d{2}T\\d{2}:\\d{2}:\\d{2}\\.\\d{3}Z$",
+        },
+    ),
+]
+Probability = Annotated[float, Meta(extra_json_schema={"minimum": 0, "maximum": 1})]
+Amount = Annotated[float, Meta(description="Major units, as in the transaction.", extra_json_schema={"minimum": 0})]
+
+
+class TransactionWire(Struct, frozen=True, gc=False):
+    """A card transaction. Fields that are not named here are kept; features and rules can use them."""
+
+    transaction_id: TransactionId
+    event_time: (
+        Annotated[Moment, Meta(description="RFC 3339 with an offset.")]
+        | Annotated[int, Meta(description="Milliseconds since the epoch, UTC.", extra_json_schema=_TIME_MS_SCHEMA)]
+    )
+    card_id: CardId
+    terminal_id: TerminalId
+    amount: AmountIn
+    currency: Annotated[
+        Annotated[str, Meta(extra_json_schema={"pattern": "^[A-Z]{3}$"})] | UnsetType | None,
+        Meta(description="ISO 4217 form: three capital letters. null is the same as absent."),
+    ] = UNSET
+
+
+class LabelWire(Struct, frozen=True, gc=False):
+    """A late verdict on a transaction. Fields that are not named here are ignored."""
+
+    transaction_id: Annotated[str, _id("The transaction that is judged.")]
+    is_fraud: bool
+    label_time: (
+        Annotated[Moment, Meta(description="RFC 3339 with an offset.")]
+        | Annotated[int, Meta(description="Milliseconds since the epoch, UTC.", extra_json_schema=_TIME_MS_SCHEMA)]
+    )
+    source: LabelSource
+    reason: Annotated[
+        Annotated[str, Meta(extra_json_schema={"maxLength": _LIMITS.text_length_max})] | UnsetType | None,
+        Meta(description="Free text, such as the chargeback's reason code. null is the same as absent."),
+    ] = UNSET
+
+
+class ModelWire(Struct, frozen=True, gc=False):
+    """The model version that decided."""
+
+    name: str
+    version: str
+
+
+class SourceWire(Struct, frozen=True, gc=False):
+    """The record of `transactions` that was decided."""
+
+    partition: Annotated[int, Meta(extra_json_schema={"minimum": 0})]
+    offset: Annotated[int, Meta(extra_json_schema={"minimum": 0})]
+
+
+_SCORE = "Probability of fraud."
+_THRESHOLD = "The score from which the action was taken; that of `review` for an `allow`."
+_REASONS = "Largest contributions first, four at most. contribution: log-odds, positive = riskier."
+
+
+class AlertWire(Struct, frozen=True, gc=False):
+    """A decision whose action is not `allow`. A repeated alert has the same alert_id and is the same to the byte."""
+
+    alert_id: Annotated[str, Meta(description='"alert:" and the transaction_id.')]
+    transaction_id: str
+    card_id: str
+    terminal_id: str
+    amount: Amount
+    action: Literal["review", "block"]
+    score: Annotated[Probability, Meta(description=_SCORE)]
+    threshold: Annotated[Probability, Meta(description=_THRESHOLD)]
+    reasons: Annotated[tuple[Contribution, ...], Meta(description=_REASONS)]
+    model: ModelWire
+    event_time: Time
+    decided_at: Time
+
+
+class DecisionWire(Struct, frozen=True, gc=False):
+    """What was answered for one transaction, with the features it was decided on."""
+
+    transaction_id: str
+    card_id: str
+    terminal_id: str
+    amount: Amount
+    action: Literal["allow", "review", "block"]
+    score: Annotated[Probability, Meta(description=_SCORE)]
+    threshold: Annotated[Probability, Meta(description=_THRESHOLD)]
+    reasons: Annotated[tuple[Contribution, ...], Meta(description=_REASONS)]
+    model: ModelWire
+    event_time: Time
+    decided_at: Time
+    features: Annotated[bytes, Meta(description="Base64 of little-endian float32, in the order of the feature list.")]
+    features_digest: Annotated[str, Meta(description="Digest of the feature list that `features` follow.")]
+    source: SourceWire
