@@ -137,8 +137,9 @@ def redis_for_tests(directory: Path) -> Iterator[Redis]:
     if external := os.environ.get("REDIS_URL"):
         with redis.Redis.from_url(external) as client:
             keys = int(client.dbsize())
-        assert keys == 0, f"REDIS_URL names a database with {keys} keys; tests empty theirs: name an empty one"
-        yield Redis(external)
+            assert keys == 0, f"REDIS_URL names a database with {keys} keys; tests empty theirs: name an empty one"
+            yield Redis(external)
+            client.flushdb()
         return
     with start_redis(directory) as server:
         yield Redis(server.url)

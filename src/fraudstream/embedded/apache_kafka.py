@@ -161,8 +161,8 @@ def _copy_dependencies(part: Path, progress: Callable[[str], None]) -> None:
     progress(f"fetching Apache Kafka {KAFKA_VERSION} with Maven (about 43 MB, once) ...")
     pom = part / "pom.xml"
     pom.write_bytes((importlib.resources.files(__package__) / "apache-kafka.pom.xml").read_bytes())
-    command = [maven, "-q", "-B", "-f", str(pom), f"-Dkafka.version={KAFKA_VERSION}", "dependency:copy-dependencies"]
-    command += ["-DincludeScope=runtime", f"-DoutputDirectory={part / 'jars'}"]
+    command = [maven, "-q", "-B", "-Dstyle.color=never", "-f", str(pom), "dependency:copy-dependencies"]
+    command += [f"-Dkafka.version={KAFKA_VERSION}", "-DincludeScope=runtime", f"-DoutputDirectory={part / 'jars'}"]
     process = ChildProcess(command, log_path=part / "maven.log", directory=part)
     process.start()
     try:
