@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import faust
 from faust.types import TP, EventT
@@ -99,7 +99,7 @@ def score_role(settings: Settings, scorer: Scorer, health: Health) -> Role:
         return starts
 
     async def batch(role: Role, event: EventT[Any]) -> bool:
-        records = event.value
+        records = _records(event)
         partition = records[0].partition
         current = _current(role, event)
         done = await runner.call("score", current, lambda: scorer.process(partition, records))
@@ -119,12 +119,13 @@ def score_role(settings: Settings, scorer: Scorer, health: Health) -> Role:
 
     role = _role("score", settings, settings.topics.transactions, start, batch)
 
-    @role.app.on_partitions_revoked.connect  # type: ignore[untyped-decorator] # Faust's signals are untyped
-    async def revoked(_app: Any, revoked: set[TP], **_: Any) -> None:
-        for tp in revoked:
+    async def revoked(*told: Any, **_: Any) -> None:
+        _app, partitions = told
+        for tp in partitions:
             scorer.release(tp.partition)
         health.partitions.pop("score", None)
 
+    role.app.on_partitions_revoked.connect(revoked, weak=False)
     return role
 
 
@@ -138,7 +139,7 @@ def label_role(settings: Settings, labeller: Labeller, health: Health) -> Role:
         return {}
 
     async def batch(role: Role, event: EventT[Any]) -> bool:
-        tally = await runner.call("label", _current(role, event), lambda: labeller.process(event.value))
+        tally = await runner.call("label", _current(role, event), lambda: labeller.process(_records(event)))
         if tally is None:
             return False
         health.totals.update({f"labels_{name}": n for name, n in tally.items()})
@@ -186,7 +187,7 @@ def _role(name: str, settings: Settings, topic: str, start: Any, batch: Any) -> 
     app.transport = transport
     role = Role(name, app, transport)
 
-    @app.agent(app.topic(topic, key_serializer="raw", value_serializer="raw"), name=name)  # type: ignore[untyped-decorator] # as above
+    @app.agent(app.topic(topic, key_serializer="raw", value_serializer="raw"), name=name)
     async def agent(stream: Any) -> None:
         async for event in stream.noack().events():
             try:
@@ -200,6 +201,11 @@ def _role(name: str, settings: Settings, topic: str, start: Any, batch: Any) -> 
                 transport.release(event)
 
     return role
+
+
+def _records(event: EventT[Any]) -> list[Any]:
+    """The records of a micro-batch; Faust's type does not know that a value can be a list."""
+    return cast(list[Any], event.value)
 
 
 def _current(role: Role, event: EventT[Any]) -> Callable[[], bool]:

@@ -7,7 +7,7 @@ import time
 from typing import Final
 
 # Libraries that tell at INFO what only their developers need.
-_QUIET: Final = ("faust", "mode", "aiokafka", "asyncio", "onnxruntime")
+_QUIET: Final = ("faust", "mode", "aiokafka", "asyncio", "onnxruntime", "fraudstream.adapters", "fraudstream.run")
 
 
 class JsonFormatter(logging.Formatter):

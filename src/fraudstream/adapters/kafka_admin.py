@@ -41,8 +41,9 @@ def create(
     ]
     if not wanted:
         return []
+    admin = AdminClient({**connection, "log_level": 0})  # has to outlive the futures it gives out
     created = []
-    for name, future in AdminClient({**connection, "log_level": 0}).create_topics(wanted).items():
+    for name, future in admin.create_topics(wanted).items():
         try:
             future.result(timeout_s)
         except KafkaException as error:

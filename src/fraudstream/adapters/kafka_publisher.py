@@ -63,7 +63,7 @@ class KafkaPublisher:
     def _produce(self, producer: Producer, message: Outgoing) -> None:
         while True:
             try:
-                producer.produce(message.topic, message.value, message.key, headers=message.headers)
+                producer.produce(message.topic, message.value, message.key, headers=list(message.headers or ()))
             except BufferError:  # the queue is full: push back until there is room
                 if producer.poll(self._timeout_s) == 0 and self._errors:
                     raise

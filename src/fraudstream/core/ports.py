@@ -1,4 +1,4 @@
-"""What the core needs of the world around it: a state store and a model. Adapters implement these protocols.
+"""What the core needs of the world around it: a state store, a model, a way out. Adapters implement these protocols.
 
 One round trip gathers everything a micro-batch needs; one atomic commit writes everything it changed. The rules of the
 commit (fence, watermark, first decision wins) are the contract that `tests/contract/` runs over every store.
@@ -11,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from fraudstream.core.updates import SharedUpdate
 from fraudstream.core.windows import FloatArray
@@ -143,3 +144,21 @@ class Model(Protocol):
 
     def reasons(self, matrix: npt.NDArray[np.float32]) -> Sequence[tuple[Contribution, ...]]:
         """Up to four reasons for each row, the largest first; called for alerts only."""
+
+
+class Outgoing(Struct, frozen=True, gc=False):
+    """One record to publish."""
+
+    topic: str
+    value: bytes | None
+    key: bytes | None
+    headers: Sequence[tuple[str, bytes | None]] | None = None
+
+
+class Publisher(Protocol):
+    """Publishes and waits: when `publish` returns, every record is acknowledged by all in-sync replicas.
+
+    Raises `BrokerUnavailable` otherwise; publishing the same again is safe, consumers see the same id and content.
+    """
+
+    def publish(self, messages: Sequence[Outgoing]) -> None: ...

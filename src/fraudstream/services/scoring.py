@@ -84,6 +84,11 @@ class Scorer:
         self._publish_decisions = publish_decisions
         self._leases: dict[int, Lease] = {}
 
+    @property
+    def partitions(self) -> frozenset[int]:
+        """The partitions whose lease it holds."""
+        return frozenset(self._leases)
+
     def take(self, partition: int) -> Lease:
         """Take the lease of a partition, as on assignment. Raises `StateUnavailable`."""
         self._leases[partition] = self._store.take_lease(partition)

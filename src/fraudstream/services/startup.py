@@ -41,8 +41,9 @@ class Parts:
 
 def open_model(settings: Settings) -> tuple[FeatureSet, OnnxModel]:
     """The model the settings name and the feature list it was trained on. Raises `ModelError`."""
-    version = Registry(settings.model.registry).load(settings.model.name, settings.model.version)
-    return version.features, OnnxModel.load(version)
+    artefact = Registry(settings.model.registry).load(settings.model.name, settings.model.version)
+    features = artefact.feature_set()
+    return features, OnnxModel(artefact, features)
 
 
 def open_store(settings: Settings, features: FeatureSet) -> RedisStore:

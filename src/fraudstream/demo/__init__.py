@@ -1,0 +1,1 @@
+"""`fraudstream demo`: the whole system on one machine, shown while it runs and accounted for at the end."""

@@ -1,0 +1,97 @@
+"""What the demo has seen on the topics, and what that adds up to. Pure: told by the watcher, asked by the view."""
+
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+
+ALERTS_SHOWN_MAX: Final = 12
+RATE_SECONDS_SHOWN: Final = 60
+# Transactions whose answer is still awaited; at 1,000 a second that is far more than are ever under way.
+WAITING_MAX: Final = 200_000
+
+
+@dataclass
+class Tally:
+    """Counts, latencies and verdicts of one run. Times in milliseconds since the epoch, latencies in milliseconds."""
+
+    truth: Mapping[str, bool] = field(default_factory=dict)
+    produced: int = 0
+    decided: int = 0
+    alerts: int = 0
+    repeated: int = 0
+    rejects: Counter[str] = field(default_factory=Counter)
+    actions: Counter[str] = field(default_factory=Counter)
+    latest_alerts: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=ALERTS_SHOWN_MAX))
+    decision_ms: list[int] = field(default_factory=list)
+    alert_ms: list[int] = field(default_factory=list)
+    per_second: dict[int, int] = field(default_factory=dict)
+    first_decision_at_ms: int | None = None
+    _arrived: dict[str, int] = field(default_factory=dict)
+    _alerted: set[str] = field(default_factory=set)
+    _decided: set[str] = field(default_factory=set)
+
+    def saw_transaction(self, transaction_id: str | None, at_ms: int) -> None:
+        """A record was appended to `transactions`; `transaction_id` None if it has no readable one."""
+        self.produced += 1
+        if transaction_id and transaction_id not in self._arrived and len(self._arrived) < WAITING_MAX:
+            self._arrived[transaction_id] = at_ms
+
+    def saw_decision(self, decision: Mapping[str, Any], at_ms: int) -> None:
+        """A decision was appended."""
+        name = decision["transaction_id"]
+        if name in self._decided:
+            self.repeated += 1
+            return
+        self._decided.add(name)
+        self.decided += 1
+        self.actions[decision["action"]] += 1
+        second = at_ms // 1000
+        self.per_second[second] = self.per_second.get(second, 0) + 1
+        if self.first_decision_at_ms is None:
+            self.first_decision_at_ms = at_ms
+        arrived = self._arrived.get(name)
+        if arrived is not None:
+            self.decision_ms.append(at_ms - arrived)
+
+    def saw_alert(self, alert: Mapping[str, Any], at_ms: int) -> None:
+        """An alert was appended."""
+        name = alert["transaction_id"]
+        if name in self._alerted:
+            return
+        self._alerted.add(name)
+        self.alerts += 1
+        arrived = self._arrived.get(name)
+        if arrived is not None:
+            self.alert_ms.append(at_ms - arrived)
+        self.latest_alerts.append({**alert, "fraud": self.truth.get(name)})
+
+    def saw_dead_letter(self, reason: str) -> None:
+        """A record was refused."""
+        self.rejects[reason] += 1
+
+    @property
+    def verdicts(self) -> dict[str, int]:
+        """Alerts that were frauds or not, and frauds that were decided without an alert."""
+        caught = sum(1 for name in self._alerted if self.truth.get(name))
+        frauds = sum(1 for name in self._decided if self.truth.get(name))
+        return {
+            "true_positives": caught,
+            "false_positives": sum(1 for name in self._alerted if self.truth.get(name) is False),
+            "false_negatives": frauds - caught,
+        }
+
+    def rates(self, now_ms: int) -> list[int]:
+        """Decisions in each of the last full seconds, oldest first."""
+        last = now_ms // 1000 - 1
+        return [self.per_second.get(second, 0) for second in range(last - RATE_SECONDS_SHOWN + 1, last + 1)]
+
+
+def percentiles(latencies_ms: list[int]) -> dict[str, float | None]:
+    """p50, p95 and p99, None without a sample."""
+    if not latencies_ms:
+        return {"p50": None, "p95": None, "p99": None}
+    values = np.percentile(np.asarray(latencies_ms), [50, 95, 99])
+    return {name: round(float(value), 1) for name, value in zip(("p50", "p95", "p99"), values, strict=True)}
