@@ -30,25 +30,42 @@ class Day:
     def __init__(self, settings: Settings, day: int, transactions: pa.Table, pattern: Ints) -> None:
         self._settings = settings
         self._day = day
+        self._pattern_of_day = pattern  # labels are drawn for the whole day, so that a part gets the same ones
+        self._first = 0
         self.transactions = transactions
         self.pattern = pattern
+
+    def part(self, first: int, last: int) -> "Day":
+        """The transactions [first, last) alone, with the same labels as before."""
+        part = Day(self._settings, self._day, self.transactions.slice(first, last - first), self._pattern_of_day)
+        part._first = self._first + first
+        part.pattern = self.pattern[first:last]
+        return part
+
+    def retimed(self, event_time_ms: Ints) -> "Day":
+        """The same transactions at other times (one for each, never decreasing); labels keep their delays."""
+        day = self.part(0, len(self.pattern))
+        day.transactions = self.transactions.set_column(1, "event_time", timestamps(event_time_ms))
+        return day
 
     def labels(self, scale: float = 1.0) -> pa.Table:
         """The labels of the day's transactions (columns of `columns.LABELS`), in the order of the transactions.
 
         `scale` multiplies the delays, so that a demo of a minute sees labels at all.
         """
-        known = verdicts(self._settings.labels, self.pattern > 0, self._settings.seed, self._day, scale)
-        row = pa.array(known.row)
+        known = verdicts(self._settings.labels, self._pattern_of_day > 0, self._settings.seed, self._day, scale)
+        kept = (known.row >= self._first) & (known.row < self._first + len(self.pattern))
+        kept_row = known.row[kept] - self._first
+        row = pa.array(kept_row)
         reasons = pa.array([None, *PATTERN_NAMES], pa.string())
-        label_time_ms = epoch_ms(self.transactions["event_time"])[known.row] + known.delay_ms
+        label_time_ms = epoch_ms(self.transactions["event_time"])[kept_row] + known.delay_ms[kept]
         columns = {
             "transaction_id": self.transactions["transaction_id"].take(row),
             "card_id": self.transactions["card_id"].take(row),
             "is_fraud": self.transactions["is_fraud"].take(row),
             "label_time": timestamps(label_time_ms),
-            "source": pa.array(["chargeback", "analyst"]).take(pa.array(known.by_analyst.astype(np.int64))),
-            "reason": reasons.take(pa.array(self.pattern[known.row])),
+            "source": pa.array(["chargeback", "analyst"]).take(pa.array(known.by_analyst[kept].astype(np.int64))),
+            "reason": reasons.take(pa.array(self.pattern[kept_row])),
         }
         return pa.table(columns, schema=LABELS)
 
