@@ -14,7 +14,7 @@ import numpy as np
 
 from fraudstream.core.features import Columns, Entity, FeatureSet, key_of
 from fraudstream.core.ports import Commit, Gathered, LabelCommit, Lease, Model, Sighting
-from fraudstream.core.updates import SharedUpdate, shared_updates
+from fraudstream.core.updates import SharedUpdate, apply_update, shared_updates
 from fraudstream.core.windows import IntArray, Observed, States, add_frauds
 from fraudstream.events import Action, Decision, Label, Transaction
 
@@ -73,13 +73,13 @@ def decide(
     columns = features.columns(transactions)
     frauds = np.fromiter((label is not None and label.is_fraud for label in labels), np.int64, len(labels))
     observed, rows, shared = _advance(features, question, gathered, columns, frauds)
-    decided = _answer(features, model, fresh, columns, observed, lease, now_ms) if fresh else []
+    decided = _answer(features, model, fresh, columns, observed, lease=lease, now_ms=now_ms) if fresh else []
     tally = Counter(counts)
     tally.update({"decided": len(decided), "duplicates": duplicates})
     tally.update({f"action.{action}": n for action, n in Counter(d.action for d in decided).items()})
     commit = Commit(
         lease=lease,
-        watermark=watermark,
+        watermark=max(watermark, lease.watermark),
         decisions=decided,
         rows=rows,
         shared=shared,
@@ -101,6 +101,8 @@ def join_labels(
     `rows` holds the gathered rows by entity and key, for every entity with fraud windows.
     """
     joined, orphans = [], []
+    # Joined one after the other, so a label expects its key's heads as the labels before it leave them.
+    latest = {name: dict(of_entity) for name, of_entity in rows.items()}
     for label, decision in zip(labels, decisions, strict=True):
         if decision is None:
             orphans.append(label)
@@ -108,12 +110,14 @@ def join_labels(
         shared: list[tuple[str, SharedUpdate]] = []
         if label.is_fraud:
             for entity, key in fraud_keys(features, decision):
-                row = rows[entity.name].get(key)
+                row = latest[entity.name].get(key)
                 states = States.from_rows(entity.layout, [row])
                 first, when, one = np.zeros(1, np.int64), np.array([decision.event_time_ms]), np.ones(1, np.int64)
                 add_frauds(states, first, when)
-                updates = shared_updates([key], [row], states, first, when, None, one)
-                shared += [(entity.name, update) for update in updates]
+                updates = shared_updates([key], [row], states, first, when, amounts_minor=None, frauds=one)
+                for update in updates:
+                    shared.append((entity.name, update))
+                    latest[entity.name][key] = apply_update(row, entity.layout, update)
         joined.append(LabelCommit(label, decision, shared))
     return joined, orphans
 
@@ -138,10 +142,11 @@ def _sort_out(
     seen: set[str] = set()
     for arrival, stored, label in zip(question.arrivals, gathered.decisions, gathered.labels, strict=True):
         name = arrival.transaction.transaction_id
-        if arrival.offset <= lease.watermark:
-            # Applied before a crash or a rebalance: answer again only if it was this very record that was decided.
-            if stored is not None and (stored.partition, stored.offset) == (lease.partition, arrival.offset):
-                repeated.append(stored)
+        if stored is not None and (stored.partition, stored.offset) == (lease.partition, arrival.offset):
+            # This very record was decided: before a crash, before a rebalance, or by a commit whose answer was lost.
+            repeated.append(stored)
+        elif arrival.offset <= lease.watermark:
+            pass  # applied as a duplicate, and counted then
         elif stored is not None or name in seen:
             duplicates += 1
         else:
@@ -172,7 +177,7 @@ def _advance(
             rows += [(entity.name, names[at], packed[at]) for at in touched.tolist()]
         elif len(touched):
             when, amounts = columns.times_ms[known], columns.amounts_minor[known]
-            updates = shared_updates(names, seen, states, key[known], when, amounts, frauds[known])
+            updates = shared_updates(names, seen, states, key[known], when, amounts_minor=amounts, frauds=frauds[known])
             shared += [(entity.name, update) for update in updates]
     return observed, rows, shared
 
@@ -183,6 +188,7 @@ def _answer(
     fresh: Sequence[Arrival],
     columns: Columns,
     observed: Mapping[str, Observed],
+    *,
     lease: Lease,
     now_ms: int,
 ) -> list[Decision]:

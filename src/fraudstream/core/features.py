@@ -39,6 +39,8 @@ from fraudstream.errors import SettingsError
 from fraudstream.events import Transaction
 
 DAY_MS: Final = 86_400_000
+# A Python float, which compares with an integer of any size.
+FLOAT32_MAX: Final = float(np.finfo(np.float32).max)
 # The columns of the window rows that an aggregate is computed from.
 _COLUMNS: Final[dict[str, tuple[str, ...]]] = {
     "count": (COUNT,),
@@ -86,6 +88,11 @@ class Entity:
         return f"{self.name}:{hashlib.sha256(told.encode()).hexdigest()[:8]}"
 
     @property
+    def horizon_ms(self) -> int:
+        """How long a key may be idle before nothing of its row can be seen any more."""
+        return max(self.layout.horizon_ms, specs.IDLE_CAP_MS if self.layout.keeps_last else 0)
+
+    @property
     def counts_frauds(self) -> bool:
         return any(FRAUDS in ring.columns for ring in self.layout.rings)
 
@@ -107,7 +114,8 @@ class FeatureSet:
         self.names: tuple[str, ...] = tuple(declared.features)
         self.digest = hashlib.sha256(json.dumps(declared.canonical(), separators=(",", ":")).encode()).hexdigest()
         self._reads: dict[str, dict[tuple[str, str], int]] = {}
-        self.entities: tuple[Entity, ...] = tuple(self._compile(name, at) for name, at in declared.entities.items())
+        compiled = (self._compile(name, at) for name, at in declared.entities.items())
+        self.entities: tuple[Entity, ...] = tuple(entity for entity in compiled if entity.layout.row_bytes)
         self.number_fields: tuple[str, ...] = tuple(
             f.field for f in declared.features.values() if f.field and f.field != "amount"
         )
@@ -137,6 +145,11 @@ class FeatureSet:
         except tomllib.TOMLDecodeError as error:
             raise SettingsError(f"not TOML: {error}") from error
         return cls(specs.parse(document))
+
+    @property
+    def horizon_ms(self) -> int:
+        """How long any key may be idle before nothing of its row can be seen any more."""
+        return max((entity.horizon_ms for entity in self.entities), default=0)
 
     @property
     def labels_delay_ms(self) -> int | None:
@@ -185,7 +198,7 @@ class FeatureSet:
     def matrix(self, columns: Columns, observed: Mapping[str, Observed]) -> npt.NDArray[np.float32]:
         """The (n, features) float32 matrix a model scores, C-contiguous, in the order of `names`."""
         values: dict[str, FloatArray] = {}
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             for name, feature in self.spec.features.items():
                 values[name] = self._value(feature, columns, observed, values)
         matrix = np.empty((len(columns), len(self.names)), np.float32)
@@ -215,10 +228,10 @@ class FeatureSet:
             kept = {column for _, column in pairs}
             rings.append(Ring(hop_ms, depth, tuple(column for column in _STORAGE_ORDER if column in kept)))
         owned = source == specs.TOPIC_KEY_FIELD and not any(FRAUDS in ring.columns for ring in rings)
-        layout = Layout(rings, reads, keeps_last=keeps_last)
-        if layout.row_bytes > ROW_BYTES_MAX:
+        row_bytes = Layout.bytes_needed(rings, keeps_last=keeps_last)
+        if row_bytes > ROW_BYTES_MAX:
             raise SettingsError(
-                f"entity {name}: its windows need {layout.row_bytes} bytes a key, above the limit of {ROW_BYTES_MAX}; "
+                f"entity {name}: its windows need {row_bytes} bytes a key, above the limit of {ROW_BYTES_MAX}; "
                 "use longer hops for the longer windows"
             )
         if any(FRAUDS in ring.columns for ring in rings) and source not in specs.FRAUD_FIELDS:
@@ -228,7 +241,7 @@ class FeatureSet:
                 f"entity {name}: max and {specs.SECONDS_SINCE_LAST} work only for an entity on "
                 f"{specs.TOPIC_KEY_FIELD} without fraud windows; other keys are written by many workers at once"
             )
-        return Entity(name, source, owned, layout)
+        return Entity(name, source, owned, Layout(rings, reads, keeps_last=keeps_last))
 
     def _value(
         self,
@@ -243,10 +256,10 @@ class FeatureSet:
             return _calendar(feature.calendar, columns.times_ms + self.spec.calendar.utc_offset_ms)
         if feature.ratio:
             over, under = (values[name] for name in feature.ratio)
-            return np.where(under != 0, over / under, 0.0)
+            return _bounded(np.where(under != 0, over / under, 0.0))
         if feature.deviation:
             value, mean, std = (values[name] for name in feature.deviation)
-            return np.where(std > 0, (value - mean) / std, 0.0)
+            return _bounded(np.where(std > 0, (value - mean) / std, 0.0))
         seen = observed[feature.entity]
         if feature.aggregate == specs.SECONDS_SINCE_LAST:
             cap_ms = specs.IDLE_CAP_MS
@@ -275,9 +288,14 @@ def key_of(transaction: Transaction, source: str) -> str | None:
 
 def _number(extra: Mapping[str, object] | None, name: str) -> float:
     value = extra.get(name) if extra else None
-    if isinstance(value, bool | int | float) and abs(value) < np.finfo(np.float32).max:
+    if isinstance(value, bool | int | float) and abs(value) < FLOAT32_MAX:
         return float(value)
     return 0.0
+
+
+def _bounded(values: FloatArray) -> FloatArray:
+    """Finite as float32: a sender's tiny divisor must not put an infinity before a model."""
+    return np.clip(values, -FLOAT32_MAX, FLOAT32_MAX)
 
 
 def _calendar(kind: str, local_ms: IntArray) -> FloatArray:

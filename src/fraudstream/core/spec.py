@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -22,6 +22,10 @@ KEY_LENGTH_MAX: Final = 128
 FEATURES_MAX: Final = 128
 _UNITS_MS: Final = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
+# Fields of a transaction that are no key with a history, and those that are no number.
+_NO_KEYS: Final = ("transaction_id", "event_time", "amount")
+_NO_NUMBERS: Final = ("transaction_id", "event_time", "card_id", "terminal_id", "currency")
+E = TypeVar("E", bound=Struct)
 
 
 class Window(Struct, frozen=True, forbid_unknown_fields=True):
@@ -81,7 +85,7 @@ class FeatureList(Struct, frozen=True, forbid_unknown_fields=True):
     entities: dict[str, str]
     windows: dict[str, Window]
     features: dict[str, Feature]
-    calendar: Calendar = Calendar()
+    calendar: Calendar
 
     def canonical(self) -> Any:
         """What the digest covers: everything that changes a number, in order; not the texts."""
@@ -89,6 +93,15 @@ class FeatureList(Struct, frozen=True, forbid_unknown_fields=True):
         for feature in built["features"].values():
             feature.pop("text", None)
         return {key: list(value.items()) for key, value in built.items()}
+
+
+class _Document(Struct, frozen=True, forbid_unknown_fields=True):
+    """The tables of a document, their entries not yet looked at."""
+
+    features: dict[str, Any]
+    entities: dict[str, Any] = {}
+    windows: dict[str, Any] = {}
+    calendar: dict[str, Any] = {}
 
 
 def duration_ms(text: str) -> int:
@@ -102,14 +115,24 @@ def duration_ms(text: str) -> int:
 def parse(document: Mapping[str, Any]) -> FeatureList:
     """Check a document. Raises `SettingsError` that names the entry and what is wrong with it."""
     try:
-        declared = msgspec.convert(document, FeatureList)
+        tables = msgspec.convert(document, _Document)
     except msgspec.ValidationError as error:
-        raise SettingsError(str(error)) from error
-    if not 0 < len(declared.features) <= FEATURES_MAX:
-        raise SettingsError(f"{len(declared.features)} features: declare between 1 and {FEATURES_MAX}")
-    for name in (*declared.entities, *declared.features):
-        if not _NAME.fullmatch(name):
-            raise SettingsError(f"{name!r} is not a name: use lower case letters, digits and _")
+        raise SettingsError(f"{error}: a list has the tables entities, windows, features and calendar") from error
+    if not 0 < len(tables.features) <= FEATURES_MAX:
+        raise SettingsError(f"{len(tables.features)} features: declare between 1 and {FEATURES_MAX}")
+    for kind, names in (("entity", tables.entities), ("window", tables.windows), ("feature", tables.features)):
+        for name in names:
+            if not _NAME.fullmatch(name):
+                raise SettingsError(
+                    f"{kind} {name!r}: a name has lower case letters, digits and _, begins with a letter and is at most "
+                    "64 long"
+                )
+    declared = FeatureList(
+        entities={name: _entity(name, source) for name, source in tables.entities.items()},
+        windows={name: _entry(f"window {name}", entry, Window) for name, entry in tables.windows.items()},
+        features={name: _entry(f"feature {name}", entry, Feature) for name, entry in tables.features.items()},
+        calendar=_entry("calendar", tables.calendar, Calendar),
+    )
     if not re.fullmatch(r"[+-](0\d|1[0-4]):[0-5]\d", declared.calendar.utc_offset):
         raise SettingsError(f"calendar: utc_offset {declared.calendar.utc_offset!r} is not of the form +02:00")
     for name, window in declared.windows.items():
@@ -119,8 +142,28 @@ def parse(document: Mapping[str, Any]) -> FeatureList:
     return declared
 
 
+def _entry(place: str, entry: Any, kind: type[E]) -> E:
+    try:
+        return msgspec.convert(entry, kind)
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"{place}: {error}") from error
+
+
+def _entity(name: str, source: Any) -> str:
+    if not isinstance(source, str) or not source:
+        raise SettingsError(f'entity {name}: name the field that is its key, such as "{TOPIC_KEY_FIELD}"')
+    if source in _NO_KEYS:
+        raise SettingsError(
+            f"entity {name}: {source} is no key with a history; use {' or '.join(FRAUD_FIELDS)} or another"
+        )
+    return source
+
+
 def _check_window(name: str, window: Window) -> None:
-    length, hop, delay = duration_ms(window.length), window.hop_ms, window.delay_ms
+    try:
+        length, hop, delay = duration_ms(window.length), window.hop_ms, window.delay_ms
+    except SettingsError as error:
+        raise SettingsError(f"window {name}: {error}") from error
     if hop <= 0 or length <= 0:
         raise SettingsError(f"window {name}: length and hop must be longer than nothing")
     if length % hop or delay % hop:
@@ -134,24 +177,30 @@ def _check_feature(name: str, feature: Feature, declared: FeatureList, before: s
     kinds = [k for k in ("field", "calendar", "aggregate", "ratio", "deviation") if getattr(feature, k)]
     if len(kinds) != 1:
         raise wrong("declare exactly one of field, calendar, aggregate, ratio, deviation")
+    if feature.field in _NO_NUMBERS:
+        raise wrong(f"{feature.field} is not a number; use amount or a numeric field of your own")
     if feature.calendar and feature.calendar not in CALENDAR:
         raise wrong(f"calendar is one of {', '.join(CALENDAR)}")
     for other in (*(feature.ratio or ()), *(feature.deviation or ())):
         if other not in before:
             raise wrong(f"{other!r} is not declared above it")
-    if not feature.aggregate:
-        if feature.entity or feature.window:
-            raise wrong("entity and window go with an aggregate")
-        return
+    if feature.aggregate:
+        fault = _aggregate_fault(feature, declared)
+        if fault:
+            raise wrong(fault)
+    elif feature.entity or feature.window:
+        raise wrong("entity and window go with an aggregate")
+
+
+def _aggregate_fault(feature: Feature, declared: FeatureList) -> str | None:
     if feature.entity not in declared.entities:
-        raise wrong(f"entity {feature.entity!r} is not declared")
+        return f"entity {feature.entity!r} is not declared"
     if feature.aggregate == SECONDS_SINCE_LAST:
-        if feature.window:
-            raise wrong(f"{SECONDS_SINCE_LAST} takes no window")
-        return
+        return f"{SECONDS_SINCE_LAST} takes no window" if feature.window else None
     if feature.aggregate not in AGGREGATES:
-        raise wrong(f"aggregate is one of {', '.join((*AGGREGATES, SECONDS_SINCE_LAST))}")
+        return f"aggregate is one of {', '.join((*AGGREGATES, SECONDS_SINCE_LAST))}"
     if feature.window not in declared.windows:
-        raise wrong(f"window {feature.window!r} is not declared")
+        return f"window {feature.window!r} is not declared"
     if feature.reads_frauds and not declared.windows[feature.window].delay_ms:
-        raise wrong("a fraud window needs a delay as long as the labels are late, or it would look into the future")
+        return "a fraud window needs a delay as long as the labels are late, or it would look into the future"
+    return None

@@ -43,8 +43,9 @@ def shared_updates(
     after: States,
     key: IntArray,
     times_ms: IntArray,
+    *,
     amounts_minor: IntArray | None,
-    frauds: IntArray | None = None,
+    frauds: IntArray | None,
 ) -> list[SharedUpdate]:
     """The updates of `len(keys)` shared keys for `n` transactions (or, with `amounts_minor` None, for frauds alone).
 
@@ -67,7 +68,9 @@ def shared_updates(
                 adds[k][cell] = adds[k].get(cell, 0) + value
     start = layout.heads_offset
     updates = []
-    for k, (name, row) in enumerate(zip(keys, rows_seen, strict=True)):
+    # Only keys that occur: one that was gathered for a duplicate must not get a row.
+    for k in np.unique(key).tolist():
+        name, row = keys[k], rows_seen[k]
         seen = row[start : start + layout.heads_bytes] if row else b""
         moved = heads_after[k] != seen
         if not (adds[k] or moved):
@@ -106,7 +109,7 @@ def _clears(layout: Layout, seen: bytes, after: Sequence[int]) -> tuple[tuple[in
     for number, before in enumerate(np.frombuffer(seen, ">i8").tolist()):
         tiles = layout.rings[number].tiles
         gap = min(after[number] - before, tiles)
-        if gap <= 0 or before == 0:  # a head of 0 is a ring never written: all its tiles are empty
+        if gap <= 0:
             continue
         first = (before + 1) % tiles
         tile_bytes = int(layout.tile_dtypes[number].itemsize)

@@ -87,6 +87,12 @@ class Layout:
         assert self.dtype.fields is not None
         return int(self.dtype.fields[f"ring{ring}"][1]) + slot * int(self.tile_dtypes[ring].itemsize)
 
+    @staticmethod
+    def bytes_needed(rings: Sequence[Ring], *, keeps_last: bool) -> int:
+        """The row's length, told without laying it out: a declaration may ask for billions of tiles."""
+        tiles = sum(r.tiles * sum(np.dtype(COLUMN_DTYPES[column]).itemsize for column in r.columns) for r in rings)
+        return 8 * keeps_last + 8 * len(rings) + tiles
+
     def describe(self) -> list[tuple[int, int, tuple[str, ...]]]:
         """What decides the bytes of a row."""
         return [(ring.hop_ms, ring.tiles, ring.columns) for ring in self.rings]
@@ -118,9 +124,10 @@ class States:
         Raises `ValueError` if a row has another length than the layout: the feature list changed under the state.
         """
         blank = bytes(layout.row_bytes)
-        joined = b"".join([row or blank for row in rows])
-        if len(joined) != layout.row_bytes * len(rows):
+        filled = [blank if row is None else row for row in rows]
+        if any(len(row) != layout.row_bytes for row in filled):
             raise ValueError(f"a stored row is not {layout.row_bytes} bytes long: it belongs to another feature list")
+        joined = b"".join(filled)
         packed = np.frombuffer(joined, layout.dtype)
         states = cls(layout, 0)
         states.last_ms = packed["last_ms"].astype(np.int64) if layout.keeps_last else np.zeros(len(rows), np.int64)
@@ -191,9 +198,9 @@ def observe(
         added[FRAUDS] = 0 if frauds is None else frauds[turn]
         for number, ring in enumerate(layout.rings):
             tile = t // ring.hop_ms
-            head = _advance(states, number, k, tile)
-            _add(states, number, k, tile, head, added)
-            _read(states, number, k, tile, head, observed.sums, turn)
+            at = _Visit(k, tile, _advance(states, number, k, tile))
+            _add(states, number, at, added)
+            _read(states, number, at, observed.sums, turn)
     return observed
 
 
@@ -204,8 +211,16 @@ def add_frauds(states: States, key: IntArray, times_ms: IntArray) -> None:
         for number, ring in enumerate(states.layout.rings):
             if FRAUDS in ring.columns:
                 tile = t // ring.hop_ms
-                head = _advance(states, number, k, tile)
-                _add(states, number, k, tile, head, {FRAUDS: 1})
+                _add(states, number, _Visit(k, tile, _advance(states, number, k, tile)), {FRAUDS: 1})
+
+
+@dataclass(frozen=True)
+class _Visit:
+    """Distinct keys, the tile of one transaction of each, and their rings' heads after they were advanced to it."""
+
+    k: IntArray
+    tile: IntArray
+    head: IntArray
 
 
 def _rounds(key: IntArray) -> Iterator[slice | IntArray]:
@@ -243,11 +258,10 @@ def _advance(states: States, number: int, k: IntArray, tile: IntArray) -> IntArr
     return np.maximum(head, tile)
 
 
-def _add(
-    states: States, number: int, k: IntArray, tile: IntArray, head: IntArray, added: dict[str, "IntArray | int"]
-) -> None:
+def _add(states: States, number: int, at: _Visit, added: dict[str, "IntArray | int"]) -> None:
     tiles = states.layout.rings[number].tiles
-    held = tile > head - tiles
+    k, tile = at.k, at.tile
+    held = tile > at.head - tiles
     whole = bool(held.all())
     rows, slots = (k, tile % tiles) if whole else (k[held], tile[held] % tiles)
     columns = states.columns[number]
@@ -265,10 +279,9 @@ def _add(
                 cells[rows, slots] = np.maximum(cells[rows, slots], amount)
 
 
-def _read(
-    states: States, number: int, k: IntArray, tile: IntArray, head: IntArray, out: IntArray, turn: slice | IntArray
-) -> None:
+def _read(states: States, number: int, visit: _Visit, out: IntArray, turn: slice | IntArray) -> None:
     tiles = states.layout.rings[number].tiles
+    k, tile, head = visit.k, visit.tile, visit.head
     reads = [(at, read) for at, read in enumerate(states.layout.reads) if read.ring == number]
     if not reads:
         return
@@ -284,4 +297,13 @@ def _read(
                 values[gone] = 0
             aligned[read.column] = values
         window = aligned[read.column][:, read.start - first : read.stop - first]
-        out[at, turn] = window.max(axis=1) if read.column == MAXIMUM else window.sum(axis=1)
+        if read.column == MAXIMUM:
+            out[at, turn] = window.max(axis=1)
+        else:
+            out[at, turn] = _saturating_sum(window) if read.column == SQUARES else window.sum(axis=1)
+
+
+def _saturating_sum(window: IntArray) -> IntArray:
+    """Row sums of non-negative numbers, at most 2**63 - 1: a thousand amounts of a million fill the squares."""
+    high = (window >> 32).sum(axis=1) + ((window & 0xFFFF_FFFF).sum(axis=1) >> 32)
+    return np.where(high >= 2**31, _INT64_MAX, window.sum(axis=1))
