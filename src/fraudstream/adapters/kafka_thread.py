@@ -1,0 +1,72 @@
+"""The thread in which aiokafka runs, under Faust: fetches, heartbeats and commits go on while an agent computes."""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+
+import aiokafka
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+from aiokafka.structs import OffsetAndMetadata
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+
+COMMIT_TIMEOUT_S = 5.0
+"""aiokafka retries a commit for ever while the coordinator is away. A commit that is given up is tried again with the
+next one, whereas one that waits for ever holds a rebalance and the worker's end."""
+
+
+class ConsumerThread(driver.AIOKafkaConsumerThread):
+    """Faust's consumer thread with the calls that the consumer below needs; every method runs in that thread."""
+
+    fetch_wait_max_ms: int
+    isolation_level: str
+
+    def _create_worker_consumer(self, transport: driver.Transport) -> aiokafka.AIOKafkaConsumer:
+        # Faust fixes both values in the call of aiokafka's constructor; they are read when the consumer starts.
+        consumer = super()._create_worker_consumer(transport)
+        consumer._fetch_max_wait_ms = self.fetch_wait_max_ms
+        consumer._isolation_level = self.isolation_level
+        return consumer
+
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        # Faust ends the worker on every error here but one, a timeout or a partition that has just left included.
+        assigned = self.assignment()
+        wanted = {
+            driver.ensure_aiokafka_TP(tp): OffsetAndMetadata(offset, "")
+            for tp, offset in offsets.items()
+            if tp in assigned
+        }
+        if not wanted:
+            return False
+        try:
+            await asyncio.wait_for(self._ensure_consumer().commit(wanted), COMMIT_TIMEOUT_S)
+        except (CommitFailedError, IllegalStateError, TimeoutError) as exc:
+            self.log.warning("Offsets not committed, to be tried again: %r", exc)
+            return False
+        except KafkaError as exc:
+            self.log.exception("Offsets cannot be committed")
+            await self.crash(exc)
+            return False
+        return True
+
+    async def committed(self, partitions: Iterable[TP]) -> dict[TP, int | None]:
+        consumer = self._ensure_consumer()
+        tps = list(partitions)
+        offsets = await asyncio.gather(*(consumer.committed(driver.ensure_aiokafka_TP(tp)) for tp in tps))
+        return dict(zip(tps, offsets, strict=True))
+
+    async def seek_all(self, offsets: Mapping[TP, int], to_beginning: Iterable[TP]) -> None:
+        consumer = self._ensure_consumer()
+        for tp, offset in offsets.items():
+            consumer.seek(driver.ensure_aiokafka_TP(tp), offset)
+        if beginning := [driver.ensure_aiokafka_TP(tp) for tp in to_beginning]:
+            await consumer.seek_to_beginning(*beginning)
+
+    async def touch(self) -> None:
+        """Reset aiokafka's clock of `broker_max_poll_interval`.
+
+        aiokafka leaves the group when nothing was polled for that long, and joins again only on a poll. Faust polls
+        neither without partitions nor while its flow is stopped, which a rebalance does: a spare worker would leave
+        for ever, and so would one whose batch had taken too long.
+        """
+        with self._ensure_consumer()._subscription.fetch_context():
+            pass

@@ -1,0 +1,411 @@
+"""Micro-batches for Faust: each partition's fetched records reach the agent as one event.
+
+Faust spends about 100 µs of CPU on every event (two asyncio tasks, sensors, decoding), however cheap the agent is. The
+transport below keeps Faust's group management, its agents and its way to stop, and makes an event out of up to
+`records_max` records of one partition. Why, with figures: docs/decisions/micro-batch-transport.md.
+
+    app.transport = transport = MicroBatchTransport(app, on_assigned=start_offsets)
+
+    @app.agent(app.topic("transactions", value_serializer="raw"))
+    async def score(stream):
+        async for event in stream.noack().events():
+            if transport.is_current(event):
+                await work(event.value)  # a list of aiokafka ConsumerRecord, in offset order, one partition
+            await stream.ack(event)  # a stale event's ack never commits anything
+
+Every subscribed topic is batched. Written against faust-streaming 0.15.3 and aiokafka 0.14.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Literal, cast
+from weakref import WeakSet
+
+from aiokafka.errors import IllegalStateError
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP, AppT, ConsumerMessage, EventT, Message
+from faust.types.tuples import ack_lock
+from mode.utils.futures import notify
+
+from fraudstream.adapters.kafka_batches import Backlog, OffsetRun, PartitionProgress
+from fraudstream.adapters.kafka_thread import ConsumerThread
+
+RECORDS_MAX = 1024
+"""Records per event. 1,024 records carry Faust's cost of an event at 0.1 µs each; more adds latency and wins nothing."""
+
+BATCHES_OPEN_MAX = 4
+"""Events handed out and not yet acked: one in work, the rest ready behind it. It bounds memory and, under load, the time
+a record waits inside the worker; past it nothing is fetched, so records pile up in the broker and batches grow."""
+
+FETCH_WAIT_MAX_MS = 100
+"""How long the broker may hold an empty fetch. Faust has 1,500 fixed. What is not part of the fetch in flight waits for
+its end: a partition whose last records were taken late, and every partition after a seek or a rebalance."""
+
+POLL_S = 0.2
+"""The longest one look for records lasts. A resume, a seek or a stop takes effect at the next look."""
+
+IDLE_POLL_S = 0.5
+"""How often a worker with nothing to do looks around, and tells aiokafka that it lives (see `touch`)."""
+
+STALE = -2
+"""Generation of a batch that will be delivered again; Faust's stream skips it, as it equals no group's generation."""
+
+StartOffsets = Callable[[Mapping[TP, int | None]], Awaitable[Mapping[TP, int] | None]]
+"""Called with the committed offset of each assigned partition (None: no commit yet); returns where to start instead."""
+
+
+class MicroBatchConsumer(driver.Consumer):
+    """Faust's aiokafka consumer, changed in how records are fetched, in how offsets are kept, and where it may stall.
+
+    Records taken from aiokafka are gone for aiokafka, so whoever drops them must seek. Faust drops them in several
+    places (a paused partition, a stopped flow, a rebalance, a seek) and seeks in some. Here there is one rule: whatever
+    makes fetched records worthless sets `_reposition_due`, and the fetching task repositions every partition before it
+    fetches again. That task is the only one that fetches or seeks, so nothing is in flight meanwhile.
+    """
+
+    _thread: ConsumerThread
+
+    def __init__(self, transport: "MicroBatchTransport", *args: Any, **kwargs: Any) -> None:
+        super().__init__(transport, *args, **kwargs)
+        self._settings = transport
+        self._backlog = Backlog()
+        self._runs: dict[TP, OffsetRun] = {}
+        self._delivered: WeakSet[Message] = WeakSet()
+        self._fetched_to: dict[TP, int] = {}
+        self._seeks: dict[TP, int] = {}
+        self._assigned: set[TP] = set()
+        self._assignments = 0  # counts assignments; a worker that gets the same partitions again has a new one
+        self._prepared = 0  # the assignment whose start offsets are set
+        self._generation = 0
+        self._reposition_due = True
+        self._wake = asyncio.Event()
+        self.polled_at_s = time.monotonic()
+
+    def _new_consumer_thread(self) -> ConsumerThread:
+        settings = cast("MicroBatchTransport", self.transport)  # called by Faust's __init__
+        thread = ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+        thread.fetch_wait_max_ms, thread.isolation_level = settings.fetch_wait_max_ms, settings.isolation_level
+        return thread
+
+    # -- fetching
+
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Message]]:  # noqa: ASYNC109 - Faust's name
+        """Yield at most one batch; Faust calls it again at once, for ever."""
+        if not self.flow_active:
+            await self._idle()
+            return
+        if self._reposition_due:
+            await self._reposition()
+            return
+        active = frozenset(self._get_active_partitions())
+        if not active:
+            self.polled_at_s = time.monotonic()
+            await self._idle()
+            return
+        if sum(run.batches_open for run in self._runs.values()) >= self._settings.batches_open_max:
+            # Not a poll: after broker_max_poll_interval without an ack another worker gets the partitions.
+            await self._wait_for_wake()
+            return
+        await self._fetch(active, min(timeout, POLL_S))
+        if (batch := self._next_batch(active)) is not None:
+            yield batch[0], self._to_batch(*batch)
+
+    async def _fetch(self, active: frozenset[TP], timeout_s: float) -> None:
+        wanting = {tp for tp in active if self._backlog.size(tp) < self._settings.records_max}
+        if not wanting:
+            return
+        nothing_ready = not any(self._backlog.size(tp) for tp in active)
+        # A set of its own: Faust hands over its live one, and aiokafka reads an empty set as "every partition".
+        fetched = await self._getmany(wanting, timeout_s if nothing_ready else 0)
+        self.polled_at_s = time.monotonic()
+        for key, records in fetched.items():
+            tp, first = TP(*key), records[0].offset
+            if tp not in self._runs:  # nothing was committed: the broker says where the partition begins
+                self._runs[tp] = OffsetRun(first)
+            elif first < self._fetched_to.get(tp, 0):  # the broker has lost the end of its log
+                self._runs[tp] = OffsetRun(first, self._runs[tp].committed)
+            self._fetched_to[tp] = records[-1].offset + 1
+            self._backlog.add(tp, records)
+
+    def _next_batch(self, active: frozenset[TP]) -> tuple[TP, list[Any]] | None:
+        return None if self._reposition_due else self._backlog.take(active, self._settings.records_max)
+
+    def _to_batch(self, tp: TP, records: Sequence[Any]) -> Message:
+        last = records[-1]
+        message = ConsumerMessage(
+            tp.topic, tp.partition, last.offset, last.timestamp / 1000, last.timestamp_type, None, None,
+            cast(bytes, records), None, 0, 0, tp, generation_id=self._generation,
+        )  # fmt: skip
+        self._runs[tp].deliver(last.offset)
+        self._delivered.add(message)
+        with contextlib.suppress(AssertionError):  # aiokafka's answer when the partition has just left
+            self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
+        return message
+
+    async def _idle(self) -> None:
+        await self._thread.call_thread(self._thread.touch)
+        await self._wait_for_wake()
+
+    async def _wait_for_wake(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), IDLE_POLL_S)
+        self._wake.clear()
+
+    # -- where to read from
+
+    async def _reposition(self) -> None:
+        # `wait_first` gives up when a rebalance or the worker's end stops the flow; both set `_reposition_due` again.
+        try:
+            await self.wait_first(self._reposition_partitions(), self.suspend_flow.wait())
+        except IllegalStateError as exc:  # a partition left between the look and the seek: a rebalance is under way
+            self.log.info("Positions not set, to be tried again: %r", exc)
+            await self._wait_for_wake()
+
+    async def _reposition_partitions(self) -> None:
+        assignment, assigned = self._assignments, self._assigned
+        runs = self._runs if assignment == self._prepared else await self._start_runs(assigned)
+        if assignment != self._assignments:
+            return  # a rebalance came in between
+        for tp in self._seeks.keys() & assigned:
+            runs[tp] = OffsetRun(self._seeks[tp], runs[tp].committed if tp in runs else None)
+        self._forget_deliveries()
+        self._runs = runs
+        self._seeks.clear()
+        self._reposition_due = False  # before the seek: what becomes due meanwhile is done in the next round
+        # Without a commit aiokafka starts at the beginning by itself, but a fetch of the generation before, which ended
+        # late, may have taken records already.
+        from_beginning = assignment != self._prepared and self.app.conf.consumer_auto_offset_reset == "earliest"
+        to_beginning = assigned - runs.keys() if from_beginning else set[TP]()
+        starts = {tp: run.resume_at for tp, run in runs.items()}
+        try:
+            await self._thread.call_thread(self._thread.seek_all, starts, to_beginning)
+        except BaseException:
+            self._reposition_due = True
+            raise
+        self._prepared = assignment
+
+    async def _start_runs(self, assigned: set[TP]) -> dict[TP, OffsetRun]:
+        committed: dict[TP, int | None] = await self._thread.call_thread(self._thread.committed, assigned)
+        wanted = await self._settings.on_assigned(committed) if self._settings.on_assigned else None
+        starts = {tp: offset for tp, offset in {**committed, **(wanted or {})}.items() if offset is not None}
+        return {tp: OffsetRun(offset, committed[tp]) for tp, offset in starts.items() if tp in assigned}
+
+    def _forget_deliveries(self) -> None:
+        for message in self._delivered:
+            message.generation_id = STALE
+        self._delivered.clear()
+        for run in self._runs.values():
+            run.drop_open()
+        self._backlog.clear()
+        self._fetched_to.clear()
+        self._read_offset.clear()  # Faust drops what is below it
+        self._wake.set()
+
+    def _reposition_soon(self) -> None:
+        self._reposition_due = True
+        self._wake.set()
+
+    async def seek(self, partition: TP, offset: int) -> None:
+        """Deliver from `offset` next. Batches handed out before become stale; the commit does not move back."""
+        self._seeks[TP(*partition)] = offset
+        self._reposition_soon()
+
+    async def perform_seek(self) -> None:
+        """Nothing: `_reposition` sets the positions before anything is fetched.
+
+        Faust waits for this call within broker_request_timeout and, past it, ends its recovery task for good: the
+        worker would stay in the group and never fetch again.
+        """
+
+    def stop_flow(self) -> None:
+        super().stop_flow()
+        self._reposition_soon()  # what is queued or being fetched may get lost from here on
+
+    def resume_flow(self) -> None:
+        super().resume_flow()
+        self._wake.set()
+
+    def resume_partitions(self, tps: Iterable[TP]) -> None:
+        super().resume_partitions(tps)
+        self._wake.set()
+
+    def on_buffer_full(self, tp: TP) -> None:
+        """Nothing: `batches_open_max` bounds the queue. Faust's list of full partitions outlives a rebalance."""
+
+    def on_buffer_drop(self, tp: TP) -> None:
+        """Nothing, see on_buffer_full."""
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        try:
+            await super().on_partitions_revoked(revoked)  # waits for the batch in work, and commits
+        finally:
+            self._assigned = set()
+            self._seeks.clear()
+            self._forget_deliveries()
+            self._runs = {}
+            self._reposition_soon()
+
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        self._assigned = set(assigned)
+        self._generation = generation_id
+        self._assignments += 1
+        self._reposition_soon()
+        await super().on_partitions_assigned(assigned, generation_id)
+
+    # -- acks and commits
+
+    def ack(self, message: Message) -> bool:
+        """Finish a batch; a stale one is let go without effect on the offsets."""
+        with ack_lock:  # as in Faust: an ack may come from another thread
+            if message.acked:
+                return False
+            message.acked = True
+            self._unacked_messages.discard(message)
+            # Untracked: the stream skipped it without showing it to the agent, which Faust takes for an ack.
+            run = self._runs.get(message.tp) if self.is_current(message) and message.tracked else None
+            finished = run is not None and run.finish(message.offset)
+            if finished:
+                self._n_acked += len(cast(Sequence[Any], message.value))
+            notify(self._waiting_for_ack)
+            self._wake.set()
+            return finished
+
+    def release(self, message: Message) -> None:
+        """Give a batch back undone: it is delivered again, together with all that followed it."""
+        current = self.is_current(message)
+        message.acked = True  # lets a rebalance or the worker's end, which wait for the batch in work, go on
+        self._unacked_messages.discard(message)
+        notify(self._waiting_for_ack)
+        if current:
+            self._reposition_soon()
+
+    def is_current(self, message: Message) -> bool:
+        return message.generation_id == self._generation
+
+    async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
+        """Nothing: Faust takes each batch for a gap of its length, and fills an interval tree with them."""
+
+    def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
+        return (tp for tp in list(self._runs) if topics is None or tp in topics or tp.topic in topics)
+
+    def _new_offset(self, tp: TP) -> int | None:
+        run = self._runs.get(tp)
+        return run.committable if run else None
+
+    def _should_commit(self, tp: TP, offset: int) -> bool:  # noqa: ARG002 - Faust's signature
+        return True  # Faust compares with the last offset it tried, so that a failed commit is never repeated
+
+    async def _commit_offsets(self, offsets: Mapping[TP, int], start_new_transaction: bool = True) -> bool:
+        committed = await super()._commit_offsets(offsets, start_new_transaction)
+        if committed:
+            for tp, offset in offsets.items():
+                if tp in self._runs:
+                    self._runs[tp].mark_committed(offset)
+        return committed
+
+    async def commit_and_end_transactions(self) -> None:
+        # Faust's commit does nothing when another is under way, which may have started before the last ack.
+        await super().commit_and_end_transactions()
+        if any(run.committable is not None for run in self._runs.values()):
+            await super().commit_and_end_transactions()
+
+    async def verify_all_partitions_active(self) -> None:
+        """Nothing: it compares a monotonic clock with wall time, so never fires, and raises in a rebalance."""
+
+    # -- progress
+
+    def progress(self) -> dict[TP, PartitionProgress]:
+        """How far each assigned partition is; see `MicroBatchTransport.progress`."""
+        now_s, states = time.monotonic(), self._fetch_states()
+        result = {}
+        for tp in self._assigned:
+            run, state = self._runs.get(tp), states.get(tp)
+            lag = state.highwater - state.position if state and state.highwater and state.has_valid_position else None
+            result[tp] = PartitionProgress(
+                delivered=run.delivered if run else None,
+                acked=run.resume_at if run else None,
+                committed=run.committed if run else None,
+                batches_open=run.batches_open if run else 0,
+                moved_age_s=now_s - run.moved_at_s if run else None,
+                fetch_age_s=time.time() - state.timestamp / 1000 if state and state.timestamp else None,
+                lag=lag,
+            )
+        return result
+
+    def _fetch_states(self) -> dict[TP, Any]:
+        consumer = self._thread._consumer
+        subscription = consumer._subscription.subscription if consumer else None
+        assignment = subscription.assignment if subscription else None
+        return {TP(*tp): assignment.state_value(tp) for tp in assignment.tps} if assignment else {}
+
+
+class MicroBatchTransport(driver.Transport):
+    """Transport whose events are batches of records of one partition.
+
+    Parameters
+    ----------
+    app
+        The Faust app; its `broker_consumer` URLs are used. Set the transport on it: `app.transport = ...`.
+    records_max, batches_open_max, fetch_wait_max_ms
+        See the constants of the same names.
+    isolation_level
+        `read_committed` hides records of aborted transactions, which Faust would deliver.
+    on_assigned
+        Awaited once for each new assignment, before its first record is fetched and for as long as it takes, with
+        the committed offset of each partition; what it returns is where those partitions start, below the committed
+        offset or above it. Cancelled when the partitions leave again; an exception ends the worker.
+    """
+
+    Consumer: ClassVar[type[Any]] = MicroBatchConsumer
+
+    def __init__(
+        self,
+        app: AppT,
+        *,
+        records_max: int = RECORDS_MAX,
+        batches_open_max: int = BATCHES_OPEN_MAX,
+        fetch_wait_max_ms: int = FETCH_WAIT_MAX_MS,
+        isolation_level: Literal["read_committed", "read_uncommitted"] = "read_committed",
+        on_assigned: StartOffsets | None = None,
+    ) -> None:
+        if records_max < 1 or batches_open_max < 1:
+            raise ValueError("records_max and batches_open_max are at least 1")
+        super().__init__(app.conf.broker_consumer, app)
+        self.records_max = records_max
+        self.batches_open_max = batches_open_max
+        self.fetch_wait_max_ms = fetch_wait_max_ms
+        self.isolation_level = isolation_level
+        self.on_assigned = on_assigned
+
+    @property
+    def _consumer(self) -> MicroBatchConsumer:
+        return cast(MicroBatchConsumer, self.app.consumer)
+
+    def is_current(self, event: EventT[Any]) -> bool:
+        """False where the event's records will be delivered again, here (after a seek) or to another worker."""
+        return self._consumer.is_current(event.message)
+
+    def release(self, event: EventT[Any]) -> None:
+        """Give up an event without having done its work; see `MicroBatchConsumer.release`."""
+        self._consumer.release(event.message)
+
+    def progress(self) -> dict[TP, PartitionProgress]:
+        """How far each assigned partition is. Cheap; for metrics and readiness."""
+        return self._consumer.progress()
+
+    def stalled(self, limit_s: float) -> list[str]:
+        """What has stood still for longer than `limit_s`, in words; empty where all is well."""
+        found = []
+        if (age_s := time.monotonic() - self._consumer.polled_at_s) > limit_s and not self._open():
+            found.append(f"records were last asked for {age_s:.0f} s ago")
+        for tp, at in self.progress().items():
+            if at.batches_open and at.moved_age_s is not None and at.moved_age_s > limit_s:
+                found.append(f"{tp.topic}[{tp.partition}]: the batch in work has not ended for {at.moved_age_s:.0f} s")
+            elif at.fetch_age_s is not None and at.fetch_age_s > limit_s and not self._open():
+                found.append(f"{tp.topic}[{tp.partition}]: the broker last answered {at.fetch_age_s:.0f} s ago")
+        return found
+
+    def _open(self) -> bool:
+        return any(at.batches_open for at in self.progress().values())
