@@ -5,15 +5,18 @@ a check which can no longer fail is seen, and then on the repository, where it m
 """
 
 import ast
+import importlib
 import re
 import shutil
 import subprocess
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import grimp
 import pytest
+import typer
 
 ROOT = Path(__file__).parents[2]
 
@@ -251,6 +254,24 @@ def readme_faults(text: str) -> list[str]:
     return findings
 
 
+def commands(group: Any, name: str) -> list[str]:
+    """List every command below a group, in full: `fraudstream topics create`."""
+    found = []
+    for child, command in sorted(group.commands.items()):
+        full = f"{name} {child}"
+        found += commands(command, full) if hasattr(command, "commands") else [full]
+    return found
+
+
+def test_missing_command_is_found() -> None:
+    """Commands are listed with those of their groups, so that a page can be held against them."""
+    program, group = typer.Typer(), typer.Typer()
+    for app, name in ((program, "worker"), (program, "train"), (group, "create")):
+        app.command(name)(lambda: None)
+    program.add_typer(group, name="topics")
+    assert commands(typer.main.get_command(program), "p") == ["p topics create", "p train", "p worker"]
+
+
 def test_broken_link_is_found(tmp_path: Path) -> None:
     """A link to a missing file or heading is a finding; web addresses, code blocks and good links are not."""
     (tmp_path / "b.md").write_text("# The *order* of `commits`\n", encoding="utf-8")
@@ -270,6 +291,20 @@ def test_long_winded_readme_is_found() -> None:
 def test_links_point_somewhere() -> None:
     """Every link of README, CHANGELOG and docs into the repository leads to a file and a heading that exist."""
     assert broken_links(markdown_files(), ROOT) == []
+
+
+def test_every_decision_is_in_the_index() -> None:
+    """Each page of docs/decisions is linked from its index."""
+    pages = {path.name for path in (ROOT / "docs/decisions").glob("*.md")} - {"README.md"}
+    linked = set(re.findall(r"\]\(([\w-]+\.md)\)", markdown_files()["docs/decisions/README.md"]))
+    assert pages - linked == set()
+
+
+def test_every_command_is_in_the_reference() -> None:
+    """The page on the command line names every command of `fraudstream`."""
+    page = markdown_files()["docs/reference/cli.md"]
+    every = commands(typer.main.get_command(importlib.import_module("fraudstream.cli").app), "fraudstream")
+    assert [command for command in every if f"`{command}" not in page] == []
 
 
 def test_readme_is_short_and_starts_with_a_command() -> None:
