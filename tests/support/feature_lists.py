@@ -67,6 +67,7 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
             feature = {"entity": entity, "aggregate": aggregate}
             if aggregate != "seconds_since_last":
                 feature["window"] = draw(st.sampled_from(late if "fraud" in aggregate else windows))
+                feature["before"] = draw(st.booleans())
         features[f"f{number}"] = feature
     return {
         "entities": ENTITIES,
@@ -183,7 +184,8 @@ def _value(
         idle_ms = own.event_time_ms - max((s.transaction.event_time_ms for s in same[:-1]), default=-(10**15))
         return min(max(idle_ms, 0), 30 * DAY_MS) / 1000
     window = declared.windows[feature.window]
-    return _aggregate(feature.aggregate, _inside(window, same, depths[feature.entity, window.hop_ms]))
+    inside = _inside(window, same, depths[feature.entity, window.hop_ms])
+    return _aggregate(feature.aggregate, [s for s in inside if not (feature.before and s is same[-1])])
 
 
 def _bounded(value: float) -> float:

@@ -113,7 +113,7 @@ class FeatureSet:
         self.spec = declared
         self.names: tuple[str, ...] = tuple(declared.features)
         self.digest = hashlib.sha256(json.dumps(declared.canonical(), separators=(",", ":")).encode()).hexdigest()
-        self._reads: dict[str, dict[tuple[str, str], int]] = {}
+        self._reads: dict[str, dict[tuple[str, str, bool], int]] = {}
         compiled = (self._compile(name, at) for name, at in declared.entities.items())
         self.entities: tuple[Entity, ...] = tuple(entity for entity in compiled if entity.layout.row_bytes)
         self.number_fields: tuple[str, ...] = tuple(
@@ -207,25 +207,26 @@ class FeatureSet:
         return matrix
 
     def _compile(self, name: str, source: str) -> Entity:
-        wanted: dict[tuple[str, str], None] = {}
+        wanted: dict[tuple[str, str, bool], None] = {}
         keeps_last = False
         for feature in self.spec.features.values():
             if feature.entity == name:
                 keeps_last |= feature.aggregate == specs.SECONDS_SINCE_LAST
-                wanted.update({(feature.window, column): None for column in _COLUMNS.get(feature.aggregate, ())})
-        hops: dict[int, list[tuple[str, str]]] = {}
-        for window, column in wanted:
-            hops.setdefault(self.spec.windows[window].hop_ms, []).append((window, column))
+                columns = _COLUMNS.get(feature.aggregate, ())
+                wanted.update({(feature.window, column, feature.before): None for column in columns})
+        hops: dict[int, list[tuple[str, str, bool]]] = {}
+        for window, column, before in wanted:
+            hops.setdefault(self.spec.windows[window].hop_ms, []).append((window, column, before))
         rings: list[Ring] = []
         reads: list[Read] = []
         self._reads[name] = {}
-        for number, (hop_ms, pairs) in enumerate(sorted(hops.items())):
-            for window, column in pairs:
+        for number, (hop_ms, looks) in enumerate(sorted(hops.items())):
+            for window, column, before in looks:
                 start, stop = self.spec.windows[window].tiles_back
-                self._reads[name][window, column] = len(reads)
-                reads.append(Read(number, column, start, stop))
+                self._reads[name][window, column, before] = len(reads)
+                reads.append(Read(number, column, start, stop, before))
             depth = max(read.stop for read in reads if read.ring == number)
-            kept = {column for _, column in pairs}
+            kept = {column for _, column, _ in looks}
             rings.append(Ring(hop_ms, depth, tuple(column for column in _STORAGE_ORDER if column in kept)))
         owned = source == specs.TOPIC_KEY_FIELD and not any(FRAUDS in ring.columns for ring in rings)
         row_bytes = Layout.bytes_needed(rings, keeps_last=keeps_last)
@@ -266,7 +267,8 @@ class FeatureSet:
             idle_ms = np.where(seen.idle_ms < 0, cap_ms, np.minimum(seen.idle_ms, cap_ms))
             return idle_ms / 1000.0
         at = self._reads[feature.entity]
-        sums = [seen.sums[at[feature.window, column]].astype(np.float64) for column in _COLUMNS[feature.aggregate]]
+        places = [at[feature.window, column, feature.before] for column in _COLUMNS[feature.aggregate]]
+        sums = [seen.sums[place].astype(np.float64) for place in places]
         return _aggregate(feature.aggregate, sums)
 
 

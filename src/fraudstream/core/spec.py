@@ -70,6 +70,7 @@ class Feature(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     entity: str = ""
     aggregate: str = ""
     window: str = ""
+    before: bool = False  # the window as it was before this transaction
     ratio: tuple[str, str] | None = None
     deviation: tuple[str, str, str] | None = None
     text: str = ""

@@ -49,12 +49,16 @@ class Ring:
 
 @dataclass(frozen=True)
 class Read:
-    """One window of one column: the tiles `start .. stop-1` back from the transaction's own (0 = the running tile)."""
+    """One window of one column: the tiles `start .. stop-1` back from the transaction's own (0 = the running tile).
+
+    `before` reads it just before the transaction is added: what the key was used to without it.
+    """
 
     ring: int
     column: str
     start: int
     stop: int
+    before: bool = False
 
 
 class Layout:
@@ -167,7 +171,7 @@ class States:
 
 @dataclass(frozen=True)
 class Observed:
-    """What the windows of each transaction held, itself included.
+    """What the windows of each transaction held, itself included unless they read `before`.
 
     `sums` is (reads, n) int64; `idle_ms` is (n,) the time since the key's newest transaction, -1 if there was none (or
     the layout does not keep it).
@@ -199,8 +203,9 @@ def observe(
         for number, ring in enumerate(layout.rings):
             tile = t // ring.hop_ms
             at = _Visit(k, tile, _advance(states, number, k, tile))
+            _read(states, number, at, observed.sums, turn, before=True)
             _add(states, number, at, added)
-            _read(states, number, at, observed.sums, turn)
+            _read(states, number, at, observed.sums, turn, before=False)
     return observed
 
 
@@ -279,10 +284,12 @@ def _add(states: States, number: int, at: _Visit, added: dict[str, "IntArray | i
                 cells[rows, slots] = np.maximum(cells[rows, slots], amount)
 
 
-def _read(states: States, number: int, visit: _Visit, out: IntArray, turn: slice | IntArray) -> None:
+def _read(
+    states: States, number: int, visit: _Visit, out: IntArray, turn: slice | IntArray, *, before: bool
+) -> None:
     tiles = states.layout.rings[number].tiles
     k, tile, head = visit.k, visit.tile, visit.head
-    reads = [(at, read) for at, read in enumerate(states.layout.reads) if read.ring == number]
+    reads = [(at, read) for at, read in enumerate(states.layout.reads) if (read.ring, read.before) == (number, before)]
     if not reads:
         return
     first, last = min(read.start for _, read in reads), max(read.stop for _, read in reads)
