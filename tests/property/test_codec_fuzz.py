@@ -37,7 +37,9 @@ times = st.one_of(
     st.integers(-(2**70), 2**70),
     st.floats(0, 1e13),
 )
-ids = st.text(min_size=1, max_size=16) | st.sampled_from(["card-001234", "", "x" * 128, "x" * 129, "ü", "a b", "a\x85b"])
+ids = st.text(min_size=1, max_size=16) | st.sampled_from(
+    ["card-001234", "", "x" * 128, "x" * 129, "ü", "a b", "a\x85b"]
+)
 
 
 @st.composite

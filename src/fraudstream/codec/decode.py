@@ -306,7 +306,7 @@ def _read_time(value: str | float) -> int | None:
     """Milliseconds since the epoch, of any year; None when unreadable. 1.0 is an integer, as in JSON Schema."""
     if isinstance(value, str):
         return read_time(value)
-    if isinstance(value, int) or value.is_integer():
+    if math.isfinite(to_double(value)) and value == int(value):
         return int(value)
     return None
 
