@@ -1,5 +1,6 @@
 """A whole system for a test: topics of its own, a Redis prefix of its own, workers as processes, the commands as a user
-runs them."""
+runs them.
+"""
 
 import contextlib
 import json
@@ -93,7 +94,7 @@ class System:
 
     def create_topics(self, partitions: int) -> None:
         config = {"retention.ms": "-1"}
-        wanted = {topic: (partitions, config) for topic in self.env_topics()}
+        wanted = dict.fromkeys(self.env_topics(), (partitions, config))
         kafka_admin.create({"bootstrap.servers": self.bootstrap_servers}, wanted)
 
     def env_topics(self) -> list[str]:
@@ -157,6 +158,6 @@ def system(bootstrap_servers: str, redis_url: str, registry: Path, directory: Pa
 
 def read_all(bootstrap_servers: str, topic: str, count: int, timeout_s: float = 60) -> list[dict[str, Any]]:
     """The JSON values of `count` records of a topic."""
-    from tests.support.kafka import consume  # noqa: PLC0415 - keeps the import graph of support flat
+    from tests.support.kafka import consume
 
     return [json.loads(m.value() or b"null") for m in consume(bootstrap_servers, topic, count, timeout_s=timeout_s)]
