@@ -9,12 +9,14 @@ import zlib
 
 from msgspec import Struct
 
-from fraudstream.core.features import Entity
+from fraudstream.core.features import Entity, FeatureSet
 
 # Entries a slot is planned for: well below `hash-max-listpack-entries` (128), where Redis would turn it into a table.
 SLOT_ENTRIES_PLANNED = 64
 # A producer's retry may carry a new event_time; it is recognised as the same transaction within this much of the first.
 RETRY_HORIZON_MS = 3_600_000
+# A row outlives its longest window by a day, so that clocks that differ never make it vanish early.
+ROW_TTL_MARGIN_MS = 86_400_000
 
 
 class StoreSettings(Struct, frozen=True):
@@ -22,13 +24,20 @@ class StoreSettings(Struct, frozen=True):
 
     `prefix` names this system's keys; `retention_ms` how long decisions are kept (event time; rounded up to whole
     generations of a fifth); `transactions_per_day` the expected volume, which sizes the slots; `parked_labels_max` how
-    many labels may wait for their transaction.
+    many labels may wait for their transaction, `parked_ttl_ms` how long: a label whose transaction was dropped with the
+    retention, or never came, must not take the room for good.
     """
 
     prefix: str = "fraudstream"
     retention_ms: int = 30 * 86_400_000
     transactions_per_day: int = 1_000_000
     parked_labels_max: int = 1_000_000
+    parked_ttl_ms: int = 7 * 86_400_000
+
+
+def row_ttl_ms(features: FeatureSet) -> int:
+    """How long the row of an idle key is kept."""
+    return features.horizon_ms + ROW_TTL_MARGIN_MS
 
 
 class Keys:

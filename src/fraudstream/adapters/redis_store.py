@@ -15,7 +15,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from fraudstream.adapters.redis_keys import Keys, StoreSettings
+from fraudstream.adapters.redis_keys import Keys, StoreSettings, row_ttl_ms
 from fraudstream.codec import ModelIdentity, pack_decision, unpack_decision
 from fraudstream.core.features import Entity, FeatureSet
 from fraudstream.core.ports import (
@@ -36,8 +36,6 @@ P = ParamSpec("P")
 R = TypeVar("R")
 Arguments = list[Any]
 
-# A row outlives its longest window by a day, so that clocks that differ never make it vanish early.
-ROW_TTL_MARGIN_MS = 86_400_000
 # Slots whose time-to-live this process has set; beyond this many it forgets and sets them again, which is harmless.
 SLOTS_REMEMBERED_MAX = 200_000
 WARM_UP_ROWS_PER_CALL = 1_000
@@ -53,7 +51,7 @@ def _unavailable(method: Callable[Concatenate["RedisStore", P], R]) -> Callable[
     """Turn every failure of Redis into `StateUnavailable`, after loading the scripts again where it lost them."""
 
     @wraps(method)
-    def guarded(self: "RedisStore", *args: P.args, **kwargs: P.kwargs) -> R:
+    def guarded(self: "RedisStore", /, *args: P.args, **kwargs: P.kwargs) -> R:
         try:
             try:
                 return method(self, *args, **kwargs)
@@ -83,7 +81,7 @@ class RedisStore:
         )
         self._settings = settings
         self._entities = {entity.name: entity for entity in features.entities}
-        self._row_ttl_ms = ROW_TTL_MARGIN_MS + max((e.layout.horizon_ms for e in features.entities), default=0)
+        self._row_ttl_ms = row_ttl_ms(features)
         self._keys_known: Keys | None = None
         self._model_refs: dict[ModelIdentity, int] = {}
         self._models: dict[int, ModelIdentity] = {}
@@ -109,7 +107,9 @@ class RedisStore:
         except redis.ResponseError:  # managed servers hide CONFIG; their operator has to know
             return
         if policy != "noeviction":
-            raise SettingsError(f"Redis evicts keys (maxmemory-policy {policy}): set it to noeviction, or state is lost")
+            raise SettingsError(
+                f"Redis evicts keys (maxmemory-policy {policy}): set it to noeviction, or state is lost"
+            )
 
     def load_scripts(self) -> None:
         """Load the scripts; their names are their digests, so a server that lost them is told again."""

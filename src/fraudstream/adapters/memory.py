@@ -1,0 +1,245 @@
+"""State store and publisher in memory: the same contract as Redis and Kafka, for tests and for scoring a file.
+
+Everything is lost with the process. `tests/contract/` runs one suite over this store and the one on Redis.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import wraps
+from itertools import takewhile
+from threading import Lock
+from typing import Concatenate, ParamSpec, TypeVar
+
+from fraudstream.adapters.redis_keys import Keys, StoreSettings, row_ttl_ms
+from fraudstream.core.features import FeatureSet
+from fraudstream.core.ports import (
+    NO_OFFSET,
+    Commit,
+    CommitStatus,
+    Gathered,
+    LabelCommit,
+    LabelStatus,
+    Lease,
+    Outgoing,
+    Sighting,
+)
+from fraudstream.core.updates import SharedUpdate, apply_update
+from fraudstream.events import Decision, Label
+
+P = ParamSpec("P")
+R = TypeVar("R")
+RowKey = tuple[str, str]  # entity, key
+
+
+def _atomic(method: Callable[Concatenate["MemoryStore", P], R]) -> Callable[Concatenate["MemoryStore", P], R]:
+    """One call at a time, as Redis runs its scripts."""
+
+    @wraps(method)
+    def locked(self: "MemoryStore", /, *args: P.args, **kwargs: P.kwargs) -> R:
+        with self._lock:
+            return method(self, *args, **kwargs)
+
+    return locked
+
+
+@dataclass
+class _Generation:
+    """The decisions of one stretch of event time, and the verdicts on them; dropped as a whole."""
+
+    expires_at_ms: int
+    decisions: dict[str, Decision] = field(default_factory=dict)
+    verdicts: dict[str, bool] = field(default_factory=dict)
+
+
+class MemoryStore:
+    """State of one feature list in this process' memory. `clock_ms` is the wall clock that retention goes by."""
+
+    def __init__(
+        self,
+        features: FeatureSet,
+        settings: StoreSettings | None = None,
+        *,
+        clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        self._settings = settings or StoreSettings()
+        self._clock_ms = clock_ms
+        self._keys = Keys(self._settings)
+        self._row_ttl_ms = row_ttl_ms(features)
+        self._layouts = {entity.name: entity.layout for entity in features.entities}
+        self._lock = Lock()
+        self._fences: Counter[int] = Counter()
+        self._watermarks: dict[int, int] = {}
+        self._counters: Counter[str] = Counter()
+        self._rows: dict[RowKey, bytes] = {}
+        self._row_expires_at_ms: dict[RowKey, int] = {}
+        self._generations: dict[int, _Generation] = {}
+        self._parked: dict[str, Label] = {}  # in the order in which they were parked
+        self._parked_at_ms: dict[str, int] = {}
+        self._parked_version = 0
+
+    @_atomic
+    def take_lease(self, partition: int) -> Lease:
+        self._fences[partition] += 1
+        return Lease(partition, self._fences[partition], self._watermarks.get(partition, NO_OFFSET))
+
+    @_atomic
+    def gather(self, keys: Mapping[str, Sequence[str]], sightings: Sequence[Sighting]) -> Gathered:
+        decisions = [self._find(s.transaction_id, self._keys.generations_near(s.event_time_ms)) for s in sightings]
+        labels = [self._parked.get(sighting.transaction_id) for sighting in sightings]
+        return Gathered(self._read_rows(keys), decisions, labels, self._parked_version)
+
+    @_atomic
+    def commit(self, commit: Commit) -> CommitStatus:
+        lease = commit.lease
+        if self._fences[lease.partition] != lease.fence:
+            return CommitStatus.FENCED
+        applied = self._watermarks.get(lease.partition, NO_OFFSET)
+        if applied == commit.watermark:  # the answer to an earlier try of this very commit was lost
+            return CommitStatus.APPLIED
+        if applied != lease.watermark:
+            return CommitStatus.REWOUND
+        changed = self._after(commit.shared)
+        if changed is None or self._missed_label(commit) or any(self._stored(d) for d in commit.decisions):
+            return CommitStatus.CONFLICT
+        for decision in commit.decisions:
+            self._generation(decision).decisions[decision.transaction_id] = decision
+        for entity, key, row in commit.rows:
+            self._write_row((entity, key), row, anew=True)
+        self._write_shared(changed, commit.shared)
+        by_id = {decision.transaction_id: decision for decision in commit.decisions}
+        for label in commit.parked:
+            self._generation(by_id[label.transaction_id]).verdicts[label.transaction_id] = label.is_fraud
+            self._unpark(label.transaction_id)
+        self._counters.update(commit.counts)
+        self._watermarks[lease.partition] = commit.watermark
+        return CommitStatus.APPLIED
+
+    def decision(self, transaction_id: str) -> Decision | None:
+        return self.gather_decisions([transaction_id])[0]
+
+    @_atomic
+    def gather_decisions(self, transaction_ids: Sequence[str]) -> list[Decision | None]:
+        return [self._find(name, list(self._generations)) for name in transaction_ids]
+
+    @_atomic
+    def rows(self, keys: Mapping[str, Sequence[str]]) -> dict[str, Sequence[bytes | None]]:
+        return self._read_rows(keys)
+
+    @_atomic
+    def commit_labels(self, joined: Sequence[LabelCommit], orphans: Sequence[Label]) -> list[LabelStatus]:
+        return [*(self._join(item) for item in joined), *(self._park(label) for label in orphans)]
+
+    @_atomic
+    def load_rows(self, entity: str, rows: Mapping[str, bytes]) -> None:
+        for key, row in rows.items():
+            self._write_row((entity, key), row, anew=True)
+
+    @_atomic
+    def counts(self) -> dict[str, int]:
+        return dict(self._counters)
+
+    def _read_rows(self, keys: Mapping[str, Sequence[str]]) -> dict[str, Sequence[bytes | None]]:
+        return {entity: [self._row((entity, key)) for key in wanted] for entity, wanted in keys.items()}
+
+    def _row(self, key: RowKey) -> bytes | None:
+        if key in self._rows and self._row_expires_at_ms[key] <= self._clock_ms():
+            del self._rows[key], self._row_expires_at_ms[key]
+        return self._rows.get(key)
+
+    def _write_row(self, key: RowKey, row: bytes, *, anew: bool) -> None:
+        self._rows[key] = row
+        if anew:
+            self._row_expires_at_ms[key] = self._clock_ms() + self._row_ttl_ms
+
+    def _after(self, shared: Sequence[tuple[str, SharedUpdate]]) -> dict[RowKey, bytes] | None:
+        """The rows after the updates; None if heads moved since they were gathered."""
+        changed: dict[RowKey, bytes] = {}
+        for entity, update in shared:
+            key = (entity, update.key)
+            row = apply_update(changed.get(key, self._row(key)), self._layouts[entity], update)
+            if row is None:
+                return None
+            changed[key] = row
+        return changed
+
+    def _write_shared(self, changed: Mapping[RowKey, bytes], shared: Sequence[tuple[str, SharedUpdate]]) -> None:
+        moved = {(entity, update.key) for entity, update in shared if update.heads}
+        for key, row in changed.items():
+            self._write_row(key, row, anew=key in moved)
+
+    def _missed_label(self, commit: Commit) -> bool:
+        """Was a label of this batch parked after the gather?"""
+        if self._parked_version == commit.parked_version:
+            return False
+        known = {label.transaction_id for label in commit.parked}
+        return any(d.transaction_id in self._parked and d.transaction_id not in known for d in commit.decisions)
+
+    def _live(self) -> Iterator[tuple[int, _Generation]]:
+        now_ms = self._clock_ms()
+        for number in [n for n, generation in self._generations.items() if generation.expires_at_ms <= now_ms]:
+            del self._generations[number]
+        yield from self._generations.items()
+
+    def _generation(self, decision: Decision) -> _Generation:
+        """The generation a decision belongs to, made if there is none."""
+        number = self._keys.generation(decision.event_time_ms)
+        live = dict(self._live())
+        if number not in live:
+            ttl_ms = self._settings.retention_ms + self._keys.generation_ms
+            self._generations[number] = _Generation(self._clock_ms() + ttl_ms)
+        return self._generations[number]
+
+    def _find(self, transaction_id: str, generations: Sequence[int]) -> Decision | None:
+        live = dict(self._live())
+        found = (live[n].decisions.get(transaction_id) for n in generations if n in live)
+        return next((decision for decision in found if decision is not None), None)
+
+    def _stored(self, decision: Decision) -> bool:
+        return self._find(decision.transaction_id, [self._keys.generation(decision.event_time_ms)]) is not None
+
+    def _join(self, item: LabelCommit) -> LabelStatus:
+        if not self._stored(item.decision):
+            return LabelStatus.CONFLICT  # dropped since it was gathered
+        verdicts, name = self._generation(item.decision).verdicts, item.label.transaction_id
+        if name in verdicts:
+            return LabelStatus.DUPLICATE if verdicts[name] == item.label.is_fraud else LabelStatus.CHANGED
+        changed = self._after(item.shared)
+        if changed is None:
+            return LabelStatus.CONFLICT
+        self._write_shared(changed, item.shared)
+        verdicts[name] = item.label.is_fraud
+        return LabelStatus.JOINED
+
+    def _park(self, label: Label) -> LabelStatus:
+        name = label.transaction_id
+        if self._find(name, list(self._generations)) is not None:
+            return LabelStatus.CONFLICT  # decided since it was looked for
+        now_ms = self._clock_ms()
+        waited_from_ms = now_ms - self._settings.parked_ttl_ms
+        for waiting, _ in list(takewhile(lambda item: item[1] <= waited_from_ms, self._parked_at_ms.items())):
+            self._unpark(waiting)
+            self._counters["labels.expired"] += 1
+        if name in self._parked:
+            same = self._parked[name].is_fraud == label.is_fraud
+            return LabelStatus.DUPLICATE if same else LabelStatus.CHANGED
+        if len(self._parked) >= self._settings.parked_labels_max:
+            return LabelStatus.ORPHAN
+        self._parked[name], self._parked_at_ms[name] = label, now_ms
+        self._parked_version += 1
+        return LabelStatus.PARKED
+
+    def _unpark(self, transaction_id: str) -> None:
+        self._parked.pop(transaction_id, None)
+        self._parked_at_ms.pop(transaction_id, None)
+
+
+class MemoryPublisher:
+    """Keeps what was published in `messages`, in order."""
+
+    def __init__(self) -> None:
+        self.messages: list[Outgoing] = []
+
+    def publish(self, messages: Sequence[Outgoing]) -> None:
+        self.messages += messages
