@@ -77,11 +77,12 @@ def batches(plans: Iterable[Plan], encoder: Encoder, pace: Pace, timestamps: Tim
             keys: list[bytes | None] = [None] * len(kind)
             values: list[bytes | None] = [None] * len(kind)
             from_transaction = np.flatnonzero(kind != Kind.LABEL)
-            _fill(
-                keys, values, from_transaction, *encoder.transactions(_rows(plan.transactions, row[from_transaction]))
-            )
+            if len(from_transaction):
+                encoded = encoder.transactions(_rows(plan.transactions, row[from_transaction]))
+                _fill(keys, values, from_transaction, *encoded)
             label = np.flatnonzero(kind == Kind.LABEL)
-            _fill(keys, values, label, *encoder.labels(_rows(plan.labels, row[label])))
+            if len(label):
+                _fill(keys, values, label, *encoder.labels(_rows(plan.labels, row[label])))
             for place in np.flatnonzero(kind == Kind.MALFORMED).tolist():
                 keys[place], values[place] = spoil(spoiled, values[place] or b"")
                 spoiled += 1
