@@ -98,8 +98,8 @@ def cases() -> dict[str, Callable[[], object]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--calls", type=int, default=20_000, help="calls per run")
-    parser.add_argument("--runs", type=int, default=15)
+    parser.add_argument("--calls", type=int, default=2_000, help="calls per run")
+    parser.add_argument("--runs", type=int, default=150)
     arguments = parser.parse_args()
     for name, call in cases().items():
         seconds = min(timeit.repeat(call, number=arguments.calls, repeat=arguments.runs))

@@ -107,8 +107,9 @@ def _decode_fast(record: Record, limits: Limits) -> Transaction | None:
     if currency is not None and not _is_currency(currency):
         return None
     extra: dict[str, Any] | None = None
-    if _count_delimiters(value) != 2 * strings:
-        extra = _extra_fast(value, limits)
+    further = _count_delimiters(value) - 2 * strings
+    if further:
+        extra = _extra_fast(value, further, limits)
         if extra is None:
             return None
     amount = wire.amount + 0.0  # -0.0 is 0.0
@@ -125,20 +126,21 @@ def _count_delimiters(value: bytes) -> int:
     return quotes
 
 
-def _extra_fast(value: bytes, limits: Limits) -> dict[str, Any] | None:
-    """The fields that the schema does not name; None when a key may occur twice or a number may be out of range."""
+def _extra_fast(value: bytes, delimiters: int, limits: Limits) -> dict[str, Any] | None:
+    """The fields that the schema does not name, whose strings have so many delimiters.
+
+    None when a key may have occurred twice or a number may be out of range.
+    """
     if value.count(b"{") + value.count(b"[") > limits.nesting_depth_max:
         return None  # an upper bound of the depth
     try:
-        document = _read_any(value)
-        strings = _count_strings(document)
+        extra: dict[str, Any] = _read_any(value)
+        for name in _TRANSACTION_FIELDS:
+            extra.pop(name, None)
+        strings = _count_strings(extra)
     except (*_UNREAD, OverflowError):
         return None
-    if _count_delimiters(value) != 2 * strings:
-        return None
-    for name in _TRANSACTION_FIELDS:
-        document.pop(name, None)
-    return document or None
+    return extra if delimiters == 2 * strings else None
 
 
 def _count_strings(value: Any) -> int:
@@ -153,7 +155,10 @@ def _count_strings(value: Any) -> int:
     if kind is str:
         return 1
     if kind is dict:
-        return len(value) + sum(map(_count_strings, value.values()))
+        strings = len(value)
+        for inner in value.values():
+            strings += _count_strings(inner)
+        return strings
     if kind is list:
         return sum(map(_count_strings, value))
     if kind is int and not -_INT64_MAX <= value <= _INT64_MAX:
