@@ -29,6 +29,7 @@ class Sink(Protocol):
     """Where records go; see `sink.KafkaSink`."""
 
     first_error: str | None
+    fatal: str | None
 
     @property
     def failed(self) -> int: ...
@@ -89,7 +90,7 @@ class Delivery:
     """One run: every batch goes to the sink, each record no earlier than it is due.
 
     `seconds` ends the run when that time has passed; what would be due only then is not sent. Setting `stop` ends it
-    at once. Either way what was handed over is flushed, and the summary counts exactly what the broker has.
+    at once, and so does an error after which the sink can deliver nothing more. In any case what was handed over is flushed, and the summary counts exactly what the broker has.
     """
 
     def __init__(
@@ -138,7 +139,7 @@ class Delivery:
     def _send_when_due(self, batch: Batch) -> int:
         """Send the batch; the number of its records that were handed over, all of them unless the run has ended."""
         done = 0
-        while done < len(batch) and not self._stop.is_set():
+        while done < len(batch) and not self._stop.is_set() and not self._sink.fatal:
             now_s = self._clock.elapsed_s()
             if now_s >= self._seconds:
                 break

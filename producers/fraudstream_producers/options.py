@@ -41,6 +41,12 @@ ClientSettings = Annotated[
         rich_help_panel=_KAFKA,
     ),
 ]
+BrokerWait = Annotated[
+    float,
+    typer.Option(
+        metavar="SECONDS", min=0.1, help="How long to wait for the broker's first answer.", rich_help_panel=_KAFKA
+    ),
+]
 StampedBy = Annotated[
     Timestamps,
     typer.Option(help="Timestamp of a record: its event (or label) time, or now.", rich_help_panel=_CONTRACT),

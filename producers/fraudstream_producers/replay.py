@@ -94,6 +94,7 @@ def replay(
     time_format: options.TimesAs = "rfc3339",
     transactions_topic: options.TransactionsTopic = TRANSACTIONS_TOPIC,
     labels_topic: options.LabelsTopic = LABELS_TOPIC,
+    broker_wait: options.BrokerWait = 10.0,
     kafka: options.ClientSettings = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -113,8 +114,8 @@ def replay(
         extra_columns=tuple(extra_column or ()),
         label_delay_ms=options.duration_ms(label_delay),
     )
-    with_labels = _wants_labels(source, True if labels_first and labels is None else labels)
     pace = Pace(speed=options.positive_or_max(speed, "--speed"))
+    with_labels = _wants_labels(source, True if labels_first and labels is None else labels)
     total = source.total()
     sink = KafkaSink(
         bootstrap_servers,
@@ -122,7 +123,7 @@ def replay(
         labels_topic=labels_topic,
         client_settings=options.client_settings(kafka),
     )
-    sink.check(labels=with_labels)
+    sink.check(labels=with_labels, timeout_s=broker_wait)
     plans = interleave(_chunks(source, labels=with_labels, first=labels_first), Faults(), drain=drain_labels)
     records = batches(plans, Encoder(time_format, source.extra_columns), pace, timestamps)
     report(produce(records, sink, title="replay", total=total, quiet=quiet), as_json=as_json)

@@ -8,9 +8,9 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
-from fraudstream_producers.drift import Drift
+from fraudstream_producers.drift import Drift, shares_on
 from fraudstream_producers.errors import UsageError
-from fraudstream_producers.frauds import Frauds
+from fraudstream_producers.frauds import PATTERN_NAMES, Frauds
 from fraudstream_producers.labels import Labels
 from fraudstream_producers.world import WorldSettings
 
@@ -52,9 +52,11 @@ def checked(settings: Settings) -> Settings:
     Raises
     ------
     UsageError
-        A value lies outside its range.
+        A value lies outside its range, or a drift names a pattern that does not exist.
     """
     try:
-        return msgspec.convert(msgspec.to_builtins(settings, builtin_types=(dt.date,)), Settings)
+        checked_settings = msgspec.convert(msgspec.to_builtins(settings, builtin_types=(dt.date,)), Settings)
     except msgspec.ValidationError as problem:
         raise UsageError(str(problem)) from problem
+    shares_on(0, dict.fromkeys(PATTERN_NAMES, 1.0), settings.drift)  # refuses a pattern that does not exist
+    return checked_settings

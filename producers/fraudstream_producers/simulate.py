@@ -153,6 +153,7 @@ def simulate(
     time_format: options.TimesAs = "rfc3339",
     transactions_topic: options.TransactionsTopic = TRANSACTIONS_TOPIC,
     labels_topic: options.LabelsTopic = LABELS_TOPIC,
+    broker_wait: options.BrokerWait = 10.0,
     kafka: options.ClientSettings = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -196,7 +197,7 @@ def simulate(
         labels_topic=labels_topic,
         client_settings=options.client_settings(kafka),
     )
-    sink.check(labels=labels)
+    sink.check(labels=labels, timeout_s=broker_wait)
     simulation = Simulation(settings, id_prefix=id_prefix)
     timed = stream.timed(simulation, now=start == "now")
     records = timed.batches(simulation)

@@ -27,6 +27,7 @@ class KafkaSink:
     """A producer of the contract: murmur2 by key, idempotent, acknowledged by all replicas, lz4.
 
     `failed_by_kind` counts records that the client or the broker refused; `first_error` says why the first one was.
+    `fatal` says why no further record can be delivered, ever.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class KafkaSink:
         self.submitted: Counter[int] = Counter()
         self.failed_by_kind: Counter[int] = Counter()
         self.first_error: str | None = None
+        self.fatal: str | None = None
         self._bootstrap_servers = bootstrap_servers
         self._topic = {kind: labels_topic if kind == Kind.LABEL else transactions_topic for kind in map(int, Kind)}
         self._on_failure = {kind: self._failure_counter(kind) for kind in map(int, Kind)}
@@ -83,7 +85,7 @@ class KafkaSink:
     def send(self, batch: Batch, first: int, last: int, stopped: Callable[[], bool]) -> int:
         """Hand over the records [first, last); waits while the queue is full. Returns the index after the last one.
 
-        Less than `last` are handed over only after `stopped` said so.
+        Less than `last` are handed over only after `stopped` said so, or after a fatal error.
         """
         produce, topic, on_failure = self._producer.produce, self._topic, self._on_failure
         part = slice(first, last)
@@ -104,6 +106,8 @@ class KafkaSink:
                     self._count_failure(kind, _words(problem))
                     break
             place += 1
+            if self.fatal:
+                break
         self.submitted.update(batch.kind[first:place])
         self._producer.poll(0)
         return place
@@ -155,6 +159,8 @@ class KafkaSink:
         self.first_error = self.first_error or words
 
     def _on_client_error(self, error: KafkaError) -> None:
+        if error.fatal():
+            self.fatal = error.str()
         # "All brokers are down" follows the error that says why; the reason is the better line.
         if error.code() != KafkaError._ALL_BROKERS_DOWN or not self._last_client_error:
             self._last_client_error = error.str()
