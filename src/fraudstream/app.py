@@ -117,7 +117,7 @@ def score_role(settings: Settings, scorer: Scorer, health: Health) -> Role:
             health.totals[name] += getattr(done, name)
         return True
 
-    role = _role("score", settings, settings.topics.transactions, start, batch)
+    role = _role("score", settings, health, start, batch)
 
     async def revoked(*told: Any, **_: Any) -> None:
         _app, partitions = told
@@ -145,7 +145,7 @@ def label_role(settings: Settings, labeller: Labeller, health: Health) -> Role:
         health.totals.update({f"labels_{name}": n for name, n in tally.items()})
         return True
 
-    return _role("label", settings, settings.topics.labels, start, batch)
+    return _role("label", settings, health, start, batch)
 
 
 def start_offset(tp: TP, committed: int | None, watermark: int, policy: StateLost) -> int | None:
@@ -166,8 +166,9 @@ def start_offset(tp: TP, committed: int | None, watermark: int, policy: StateLos
     return 0 if policy == "replay" else None
 
 
-def _role(name: str, settings: Settings, topic: str, start: Any, batch: Any) -> Role:
+def _role(name: str, settings: Settings, health: Health, start: Any, batch: Any) -> Role:
     kafka = settings.kafka
+    topic = settings.topics.transactions if name == "score" else settings.topics.labels
     # One group per role: members of a group have to subscribe to the same topics, and roles can run apart.
     app = faust.App(
         f"{kafka.group}-{name}",
@@ -186,6 +187,13 @@ def _role(name: str, settings: Settings, topic: str, start: Any, batch: Any) -> 
     transport = MicroBatchTransport(app, records_max=settings.batch_records_max, on_assigned=assigned)
     app.transport = transport
     role = Role(name, app, transport)
+
+    async def idle(*told: Any, **_: Any) -> None:
+        """More workers than partitions: this one has its place in the group, and nothing to do."""
+        if not told[1]:
+            health.partitions[name] = []
+
+    app.on_partitions_assigned.connect(idle, weak=False)
 
     @app.agent(app.topic(topic, key_serializer="raw", value_serializer="raw"), name=name)
     async def agent(stream: Any) -> None:

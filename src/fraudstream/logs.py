@@ -13,11 +13,9 @@ _QUIET: Final = ("faust", "mode", "aiokafka", "asyncio", "onnxruntime", "fraudst
 class JsonFormatter(logging.Formatter):
     """A log record as one JSON object: time (RFC 3339), level, logger, message, error."""
 
-    converter = time.gmtime
-
     def format(self, record: logging.LogRecord) -> str:
         line = {
-            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S") + f".{record.msecs:03.0f}Z",
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),

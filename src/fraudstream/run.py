@@ -25,7 +25,7 @@ def check(settings: Settings) -> None:
 def worker(settings: Settings) -> int:
     """Run until told to stop; the exit code. Raises a `FraudstreamError` if it cannot start."""
     parts = startup.build(settings)
-    health = Health()
+    health = Health(settings.roles)
     roles: list[Role] = []
     if "score" in settings.roles:
         roles.append(score_role(settings, parts.scorer, health))

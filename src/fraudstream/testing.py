@@ -128,7 +128,12 @@ class Driver:
             card = key or (value.get("card_id") if isinstance(value, Mapping) else "c1")
             log.append(
                 FakeRecord(
-                    TOPICS.transactions, partition, len(log), self.now_ms, None if card is None else card.encode(), payload
+                    TOPICS.transactions,
+                    partition,
+                    len(log),
+                    self.now_ms,
+                    None if card is None else card.encode(),
+                    payload,
                 )
             )
 

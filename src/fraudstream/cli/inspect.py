@@ -20,7 +20,8 @@ def register(app: typer.Typer) -> None:
 
 def doctor(
     worker: Annotated[
-        bool, typer.Option("--worker", help="Ask only the worker of this machine, by its status file; for health checks.")
+        bool,
+        typer.Option("--worker", help="Ask only the worker of this machine, by its status file; for health checks."),
     ] = False,
 ) -> None:
     """Check everything a worker needs: settings, model, Redis, broker, topics. Exit code 2 if something is wrong.

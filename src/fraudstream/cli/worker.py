@@ -28,8 +28,8 @@ def worker(
     Runs until SIGTERM or SIGINT, finishing the batch at hand. Settings come from FRAUDSTREAM_* variables and from the
     TOML file that FRAUDSTREAM_CONFIG names. Start as many as there are partitions to share.
 
-    Examples:
-
+    Examples
+    --------
       fraudstream worker --print-config
 
       FRAUDSTREAM_KAFKA__BOOTSTRAP_SERVERS=kafka:9092 FRAUDSTREAM_ROLES='["score"]' fraudstream worker

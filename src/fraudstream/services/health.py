@@ -4,6 +4,7 @@ import json
 import os
 import time
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,9 +14,13 @@ STATUS_AGE_S_MAX: Final = 3 * WRITE_EVERY_S
 
 
 class Health:
-    """What the worker knows of itself. `troubles` are the outages it is waiting out, by what is away."""
+    """What the worker knows of itself. `troubles` are the outages it is waiting out, by what is away.
 
-    def __init__(self) -> None:
+    `partitions` holds, for each role whose group has answered, the partitions it gave this worker (possibly none).
+    """
+
+    def __init__(self, roles: Iterable[str] = ()) -> None:
+        self._roles = frozenset(roles)
         self.started_at_s = time.time()
         self.partitions: dict[str, list[int]] = {}
         self.troubles: dict[str, str] = {}
@@ -24,7 +29,7 @@ class Health:
     @property
     def ready(self) -> bool:
         """It owns its place in every group it should be in, and nothing it needs is away."""
-        return bool(self.partitions) and not self.troubles
+        return self._roles <= self.partitions.keys() and not self.troubles
 
     def status(self) -> dict[str, Any]:
         """The status as plain data."""

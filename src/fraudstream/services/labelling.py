@@ -60,7 +60,9 @@ class Labeller:
             if not waiting:
                 break
         if waiting:
-            raise StateUnavailable(f"{CONFLICTS_MAX} conflicting joins in a row for label {waiting[0][1].transaction_id}")
+            raise StateUnavailable(
+                f"{CONFLICTS_MAX} conflicting joins in a row for label {waiting[0][1].transaction_id}"
+            )
         if rejected:
             tally["rejected"] += len(rejected)
             self._publisher.publish(of_rejected(self._topics.labels_dead_letter, rejected, self._clock_ms()))
