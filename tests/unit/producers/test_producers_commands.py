@@ -1,18 +1,22 @@
 """The commands without a broker: files, option texts, and one clear line with exit code 2 for what cannot be done."""
 
 import datetime as dt
+import inspect
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
+import msgspec
 import pyarrow.parquet as pq
 import pytest
 
 from fraudstream_producers import replay, simulate
 from fraudstream_producers.errors import UsageError
+from fraudstream_producers.frauds import PATTERN_NAMES
 from fraudstream_producers.options import client_settings, duration_ms, moment_ms, positive_or_max
-from fraudstream_producers.settings import Settings
+from fraudstream_producers.settings import Settings, load_settings
 from fraudstream_producers.simulation import Simulation
 from fraudstream_producers.stream import Stream
 
@@ -151,3 +155,32 @@ def test_event_times_are_counted_out_only_where_habits_cannot_be_kept() -> None:
     real_time = Stream(rate=None, speed_up=1.0).timed(simulation, now=True).span
     assert real_time.event_clock is None
     assert real_time.from_ms is not None
+
+
+def test_the_documented_settings_are_all_settings_with_their_defaults(tmp_path: Path) -> None:
+    """The TOML of the page on producers names every field with its default value, and the three kinds of drift."""
+    page = (Path(__file__).parents[3] / "docs/how-to/producers.md").read_text(encoding="utf-8")
+    text = page.partition("```toml\n")[2].partition("```")[0]
+    path = tmp_path / "documented.toml"
+    path.write_text(text, encoding="utf-8")
+    settings = load_settings(path)
+    assert len(settings.drift) == 3
+    assert msgspec.structs.replace(settings, drift=()) == Settings()
+    documented = tomllib.loads(text)
+    complete = msgspec.to_builtins(Settings(), builtin_types=(dt.date,))
+    for table in ("world", "frauds", "labels"):
+        assert documented[table].keys() == complete[table].keys()
+    for pattern in PATTERN_NAMES:
+        assert documented["frauds"][pattern].keys() == complete["frauds"][pattern].keys()
+
+
+def test_the_page_names_every_option() -> None:
+    """Each option that the help of a command names is on the page or needs no more words than the help gives it."""
+    page = (Path(__file__).parents[3] / "docs/how-to/producers.md").read_text(encoding="utf-8")
+    plain = {"--help", "--id-prefix", "--time-format", "--transactions-topic", "--labels-topic", "--kafka", "--labels"}
+    for module in (simulate, replay):
+        (command,) = module.app.registered_commands
+        assert command.callback is not None
+        for name in inspect.signature(command.callback).parameters:
+            option = {"as_json": "--json", "begin": "--from", "file": "replay"}.get(name, "--" + name.replace("_", "-"))
+            assert option in page or option in plain, option
