@@ -2,6 +2,7 @@
 #
 #   make demo DEMO_ARGS="--seconds 60 --rate 500"
 #   make test TEST_ARGS="tests/unit -x"
+#   make bench BENCH=benchmarks/bench_store.py BENCH_ARGS="--batch 512"
 #   make setup PYTHON=/opt/python3.12/bin/python3
 
 SHELL := /bin/sh
@@ -11,6 +12,7 @@ VENV ?= .venv
 PYTHON ?=
 DEMO_ARGS ?=
 TEST_ARGS ?=
+BENCH ?= $(sort $(wildcard benchmarks/bench_*.py))
 BENCH_ARGS ?=
 
 BIN := $(VENV)/bin
@@ -23,7 +25,7 @@ INSTALL_EDITABLE = $(INSTALL) $(BUILD) && $(INSTALL) --no-build-isolation --edit
 # Versions the constraints are known to hold for. A newer Python is taken, with a word, when none of these is there.
 TESTED_PYTHONS := 3.11 3.12 3.13
 
-.PHONY: help setup demo test lint check bench format constraints clean
+.PHONY: help setup demo test lint check bench format docs-render constraints clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -48,13 +50,16 @@ lint: $(VENV)/.installed-dev ## Run the static checks: ruff, mypy, import layers
 check: lint ## Exactly what CI runs: lint, then test
 	@$(MAKE) --no-print-directory test
 
-bench: $(VENV)/.installed-dev ## Measure; prints figures (BENCH_ARGS passes options to each benchmark)
-	@echo "make bench: every benchmarks/bench_*.py in turn, alone on this machine for figures worth keeping"
-	@set -e; for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python "$$script" $(BENCH_ARGS); done
+bench: $(VENV)/.installed-dev ## Measure, with nothing else running; BENCH names one benchmark, BENCH_ARGS its options
+	@echo "make bench: $(BENCH)"
+	@set -e; for script in $(BENCH); do echo "== $$script"; $(BIN)/python "$$script" $(BENCH_ARGS); done
 
 format: $(VENV)/.installed-dev ## Rewrite the code as ruff wants it
 	@$(BIN)/python -m ruff check --fix-only .
 	@$(BIN)/python -m ruff format .
+
+docs-render: $(VENV)/.installed-dev ## Write anew what docs/reference renders from the code: schemas, AsyncAPI
+	@$(BIN)/python -m fraudstream.codec --write
 
 constraints: $(VENV)/.installed-dev ## Write constraints.txt anew: the versions in .venv, only what is declared
 	@scratch=$$(mktemp -d) && trap 'rm -rf "$$scratch"' EXIT && set -e; \
