@@ -25,6 +25,7 @@ from fraudstream.models.registry import Registry
 from fraudstream.services import startup
 from fraudstream.settings import RedisSettings
 
+HISTORY_ENDS_MS = 1_739_577_600_000  # 2025-02-15, see the fixture `history`
 SCHEMAS = Path(__file__).parents[2] / "docs" / "reference" / "schemas"
 
 
@@ -42,7 +43,7 @@ def test_every_record_is_decided_refused_or_a_duplicate(running: System, history
     bad = [(b"c1", b"not json"), (b"c1", b'{"transaction_id": "x"}'), (b"", good[0][1]), (b"c1", b"\xff\xfe")]
     again = good[100:200]
     running.start_worker()
-    produce(running.bootstrap_servers, running.topics.transactions, [*good, *bad, *again])
+    _send(running, [*good, *bad, *again])
     running.wait_accounted(len(good) + len(bad) + len(again), 60)
 
     counts = running.counts()
@@ -64,7 +65,7 @@ def test_a_killed_worker_loses_and_repeats_nothing(running: System, history: Pat
     """After kill -9 at any moment: one stored decision each, no alert missing, a repeated alert is the same to the byte."""
     records = _records(history, 20_000)
     first = running.start_worker(FRAUDSTREAM_BATCH_RECORDS_MAX="256")
-    produce(running.bootstrap_servers, running.topics.transactions, records)
+    _send(running, records)
     running.wait_accounted(3_000, 60)
     first.kill()
     second = running.start_worker(FRAUDSTREAM_BATCH_RECORDS_MAX="256")
@@ -91,10 +92,10 @@ def test_two_workers_share_the_partitions(running: System, history: Path) -> Non
     """A worker that joins and one that leaves during the flow: every transaction is decided once."""
     records = _records(history, 20_000)
     running.start_worker(FRAUDSTREAM_BATCH_RECORDS_MAX="128")
-    produce(running.bootstrap_servers, running.topics.transactions, records[:10_000])
+    _send(running, records[:10_000])
     running.wait_accounted(2_000, 60)
     running.start_worker(FRAUDSTREAM_BATCH_RECORDS_MAX="128")
-    produce(running.bootstrap_servers, running.topics.transactions, records[10_000:])
+    _send(running, records[10_000:])
     running.wait_accounted(12_000, 60)
     assert running.workers[0].stop() == 0
     running.wait_accounted(len(records), 60)
@@ -107,7 +108,7 @@ def test_fuzzed_records_are_all_accounted_for(running: System, history: Path) ->
     good = _records(history, 20_000)
     records = [_mutated(rng, *rng.choice(good)) if rng.random() < 0.8 else rng.choice(good) for _ in range(100_000)]
     running.start_worker()
-    produce(running.bootstrap_servers, running.topics.transactions, records, timeout_s=120)
+    _send(running, records)
     running.wait_accounted(len(records), 120)
     assert running.accounted() == len(records)
     counts = running.counts()
@@ -129,7 +130,7 @@ def test_labels_join_their_decisions_once(running: System, history: Path) -> Non
     running.start_worker()
     produce(running.bootstrap_servers, running.topics.labels, [*labels[:50], *labels[:10]])
     running.wait_ready()
-    produce(running.bootstrap_servers, running.topics.transactions, records)
+    _send(running, records)
     running.wait_accounted(len(records), 60)
     produce(running.bootstrap_servers, running.topics.labels, [*labels[50:], *labels[100:120]])
     expected = Counter(json.loads(value)["terminal_id"] for _, value in records)
@@ -180,6 +181,12 @@ def test_the_configuration_is_printed_without_secrets() -> None:
     told = run_ok("fraudstream", "worker", "--print-config", env=env)
     assert json.loads(told)["redis"]["url"] == "**********"
     assert "hunter" not in told
+
+
+def _send(running: System, records: list[tuple[bytes, bytes]]) -> None:
+    """Produce transactions as if they happened when the history ends."""
+    topic = running.topics.transactions
+    produce(running.bootstrap_servers, topic, records, timestamp_ms=HISTORY_ENDS_MS, timeout_s=120)
 
 
 def _records(history: Path, count: int) -> list[tuple[bytes, bytes]]:
