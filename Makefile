@@ -15,6 +15,9 @@ TEST_ARGS ?=
 BENCH ?= $(sort $(wildcard benchmarks/bench_*.py))
 BENCH_ARGS ?=
 
+# onnxruntime 1.29 and newer reports to its publisher from Linux as well, unless this is set before it is loaded.
+export ORT_DISABLE_TELEMETRY := 1
+
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # The build backend is installed first and then used as it is: with everything in place a reinstall needs no network.

@@ -137,6 +137,11 @@ def test_image_runs_as_the_same_user() -> None:
     assert "constraints.txt" in DOCKERFILE
 
 
+def test_image_reports_to_nobody() -> None:
+    """onnxruntime's usage reports are switched off in the environment, before anything can load it."""
+    assert re.search(r"^\s+ORT_DISABLE_TELEMETRY=1\b", DOCKERFILE, re.MULTILINE)
+
+
 def test_nothing_is_privileged_or_open_to_the_network() -> None:
     """No service is root by request or privileged, and what is published on the host is published on loopback."""
     for name, service in SERVICES.items():

@@ -122,3 +122,8 @@ def test_no_python_at_all_is_said_plainly(tmp_path: Path) -> None:
 def test_makefile_names_no_package_index() -> None:
     """Where packages come from is the machine's own pip configuration, never the Makefile's."""
     assert not re.search(r"--((extra-)?index-url|find[-]links|trusted-host)|https?://", MAKEFILE)
+
+
+def test_nothing_that_make_starts_reports_usage() -> None:
+    """onnxruntime's usage reports are switched off for every command that make runs."""
+    assert re.search(r"^export ORT_DISABLE_TELEMETRY := 1$", MAKEFILE, re.MULTILINE)
