@@ -138,7 +138,7 @@ def test_image_runs_as_the_same_user() -> None:
 
 
 def test_image_reports_to_nobody() -> None:
-    """onnxruntime's usage reports are switched off in the environment, before anything can load it."""
+    """The usage reports of onnxruntime are switched off in the environment, before anything can load it."""
     assert re.search(r"^\s+ORT_DISABLE_TELEMETRY=1\b", DOCKERFILE, re.MULTILINE)
 
 

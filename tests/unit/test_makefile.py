@@ -125,5 +125,5 @@ def test_makefile_names_no_package_index() -> None:
 
 
 def test_nothing_that_make_starts_reports_usage() -> None:
-    """onnxruntime's usage reports are switched off for every command that make runs."""
+    """The usage reports of onnxruntime are switched off for every command that make runs."""
     assert re.search(r"^export ORT_DISABLE_TELEMETRY := 1$", MAKEFILE, re.MULTILINE)
