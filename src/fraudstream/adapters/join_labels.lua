@@ -1,58 +1,62 @@
 -- Joins labels with their decisions, and parks those that came first. Each label is its own atomic step.
--- KEYS  1 parked labels  2 parked version
--- ARGV  1 parked labels at most  2 number of joined  3 number of orphans  4 row time-to-live (ms), then the entries
-local parked_max, joined, orphans, row_ttl = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
+-- KEYS  1 parked labels  2 parked version  3 parked times  4 generations  5 counters
+-- ARGV  1 parked labels at most  2 parked time-to-live (ms)  3 row time-to-live (ms)  4 what the keys of slots begin with
+--       5 number of joined  6 number of orphans, then the entries
+local parked_max, parked_ttl, row_ttl, slots = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
+local joined, orphans = tonumber(ARGV[5]), tonumber(ARGV[6])
+-- Waiting labels to give up on in one call at most: a long pause must not make one call long.
+local EXPIRED_PER_CALL = 1000
 local answers = {}
-local i = 5
+local i = 7
 
-local function join(first)
-  -- decision key, id, verdict, number of shared updates, updates as in commit.lua
-  local held = redis.call('HGET', ARGV[first], 'L' .. ARGV[first + 1])
-  if held then return held == ARGV[first + 2] and 'duplicate' or 'changed' end
-  local at = first + 4
-  for _ = 1, ARGV[first + 3] do
-    if redis.call('GETRANGE', ARGV[at], 0, ARGV[at + 3] - 1) ~= ARGV[at + 1] then return 'conflict' end
-    at = at + 7 + 2 * ARGV[at + 5] + ARGV[at + 6]
+local function join(slot, id, verdict, updates)
+  if call('HEXISTS', slot, id) == 0 then return 'conflict' end -- dropped since it was gathered
+  local held = call('HGET', slot, verdict_field(id))
+  if held then return held == verdict and 'duplicate' or 'changed' end
+  for _, update in ipairs(updates) do
+    if not heads_hold(update[1], update[2]) then return 'conflict' end
   end
-  redis.call('HSET', ARGV[first], 'L' .. ARGV[first + 1], ARGV[first + 2])
-  at = first + 4
-  for _ = 1, ARGV[first + 3] do
-    local key, heads_new, clears, tokens = ARGV[at], ARGV[at + 2], ARGV[at + 5], ARGV[at + 6]
-    if ARGV[at + 1] == '' then redis.call('SETRANGE', key, ARGV[at + 4] - 1, '\0') end
-    at = at + 7
-    for _ = 1, clears do
-      redis.call('SETRANGE', key, ARGV[at], string.rep('\0', ARGV[at + 1]))
-      at = at + 2
-    end
-    if heads_new ~= '' then redis.call('SETRANGE', key, 0, heads_new) end
-    if tonumber(tokens) > 0 then redis.call('BITFIELD', key, 'OVERFLOW', 'SAT', unpack(ARGV, at, at + tokens - 1)) end
-    if heads_new ~= '' then redis.call('PEXPIRE', key, row_ttl) end
-    at = at + tokens
-  end
+  call('HSET', slot, verdict_field(id), verdict)
+  for _, update in ipairs(updates) do apply_update(update[1], update[2], row_ttl) end
   return 'joined'
 end
 
-for n = 1, joined do
-  answers[n] = join(i)
-  local at = i + 4
-  for _ = 1, ARGV[i + 3] do at = at + 7 + 2 * ARGV[at + 5] + ARGV[at + 6] end
+for n = 1, joined do -- slot, id, verdict, number of updates, then for each: key, update
+  local updates, at = {}, i + 4
+  for _ = 1, ARGV[i + 3] do
+    local update = update_at(at + 1)
+    updates[#updates + 1] = {ARGV[at], update}
+    at = update.stop
+  end
+  answers[n] = join(ARGV[i], ARGV[i + 1], ARGV[i + 2], updates)
   i = at
 end
+if orphans == 0 then return answers end
 
-for n = 1, orphans do -- id, packed label, number of decision keys, decision keys
-  local found = false
-  for k = i + 3, i + 2 + ARGV[i + 2] do found = found or redis.call('HEXISTS', ARGV[k], 'D' .. ARGV[i]) == 1 end
-  if found then
-    answers[joined + n] = 'conflict'
-  elseif redis.call('HEXISTS', KEYS[1], ARGV[i]) == 1 then
-    answers[joined + n] = 'duplicate'
-  elseif redis.call('HLEN', KEYS[1]) >= parked_max then
-    answers[joined + n] = 'orphan'
-  else
-    redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
-    redis.call('INCR', KEYS[2])
-    answers[joined + n] = 'parked'
+local now = now_ms()
+local generations = call('ZRANGEBYSCORE', KEYS[4], '(' .. now, '+inf')
+local expired = call('ZRANGEBYSCORE', KEYS[3], '-inf', now - parked_ttl, 'LIMIT', 0, EXPIRED_PER_CALL)
+for _, id in ipairs(expired) do
+  call('HDEL', KEYS[1], id)
+  call('ZREM', KEYS[3], id)
+end
+if #expired > 0 then call('HINCRBY', KEYS[5], 'labels.expired', #expired) end
+
+local function park(id, slot, verdict, label)
+  for g = 1, #generations do
+    if call('HEXISTS', slots .. generations[g] .. ':' .. slot, id) == 1 then return 'conflict' end -- decided meanwhile
   end
-  i = i + 3 + ARGV[i + 2]
+  local held = call('HGET', KEYS[1], id)
+  if held then return string.sub(held, 1, 1) == verdict and 'duplicate' or 'changed' end
+  if call('HLEN', KEYS[1]) >= parked_max then return 'orphan' end
+  call('HSET', KEYS[1], id, verdict .. label)
+  call('ZADD', KEYS[3], now, id)
+  call('INCR', KEYS[2])
+  return 'parked'
+end
+
+for n = 1, orphans do -- id, number of the slot, verdict, packed label
+  answers[joined + n] = park(ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3])
+  i = i + 4
 end
 return answers

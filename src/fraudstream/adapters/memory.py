@@ -94,7 +94,7 @@ class MemoryStore:
     def commit(self, commit: Commit) -> CommitStatus:
         lease = commit.lease
         if self._fences[lease.partition] != lease.fence:
-            return CommitStatus.FENCED
+            return CommitStatus.FENCED if self._fences[lease.partition] > lease.fence else CommitStatus.REWOUND
         applied = self._watermarks.get(lease.partition, NO_OFFSET)
         if applied == commit.watermark:  # the answer to an earlier try of this very commit was lost
             return CommitStatus.APPLIED

@@ -4,11 +4,12 @@ Retries, zombies and crashes are the script's business (`commit.lua`): it refuse
 already applied, and applies a batch whole or not at all.
 """
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
 from importlib.resources import files
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from itertools import chain
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 import msgspec
 import redis
@@ -17,7 +18,7 @@ from redis.retry import Retry
 
 from fraudstream.adapters.redis_keys import Keys, StoreSettings, row_ttl_ms
 from fraudstream.codec import ModelIdentity, pack_decision, unpack_decision
-from fraudstream.core.features import Entity, FeatureSet
+from fraudstream.core.features import FeatureSet
 from fraudstream.core.ports import (
     NO_OFFSET,
     Commit,
@@ -29,22 +30,21 @@ from fraudstream.core.ports import (
     Sighting,
 )
 from fraudstream.core.updates import SharedUpdate
+from fraudstream.core.windows import Layout
 from fraudstream.errors import SettingsError, StateUnavailable
 from fraudstream.events import Decision, Label
 
+log = logging.getLogger("fraudstream.state")
 P = ParamSpec("P")
 R = TypeVar("R")
 Arguments = list[Any]
 
-# Slots whose time-to-live this process has set; beyond this many it forgets and sets them again, which is harmless.
-SLOTS_REMEMBERED_MAX = 200_000
-WARM_UP_ROWS_PER_CALL = 1_000
-
-_GET_MANY = """
-local found = {}
-for i = 1, #ARGV, 2 do found[#found + 1] = redis.call('HGET', ARGV[i], ARGV[i + 1]) end
-return found
-"""
+WARM_UP_ROWS_PER_CALL: Final = 1_000
+# A packed decision with four reasons has some 600 bytes; one that is longer turns its whole slot into a table.
+LISTPACK_VALUE_WANTED: Final = 1024
+_SCRIPTS: Final = ("commit", "gather", "find", "join_labels")
+# Lengths as the scripts read them: a table is twice as fast as packing each anew. No id, key, row or decision is longer.
+_LENGTHS: Final = [length.to_bytes(2, "big") for length in range(65_536)]
 
 
 def _unavailable(method: Callable[Concatenate["RedisStore", P], R]) -> Callable[Concatenate["RedisStore", P], R]:
@@ -59,7 +59,7 @@ def _unavailable(method: Callable[Concatenate["RedisStore", P], R]) -> Callable[
                 self.load_scripts()
                 return method(self, *args, **kwargs)
         except redis.RedisError as error:
-            raise StateUnavailable(f"Redis: {error or type(error).__name__}") from error
+            raise StateUnavailable(f"Redis: {str(error) or type(error).__name__}") from error
 
     return guarded
 
@@ -76,22 +76,20 @@ class RedisStore:
     ) -> None:
         settings = settings or StoreSettings()
         # No retries inside the client: who retries, and how long, is the worker's decision.
-        self.client = redis.Redis.from_url(
+        self.client: redis.Redis = redis.Redis.from_url(
             url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=Retry(NoBackoff(), 0)
         )
         self._settings = settings
-        self._entities = {entity.name: entity for entity in features.entities}
+        self._layouts = {entity.name: entity.layout for entity in features.entities}
         self._row_ttl_ms = row_ttl_ms(features)
+        keys = Keys(settings)
+        self._row_prefixes = {entity.name: keys.rows(entity) for entity in features.entities}
         self._keys_known: Keys | None = None
         self._model_refs: dict[ModelIdentity, int] = {}
         self._models: dict[int, ModelIdentity] = {}
-        self._slots_set: set[str] = set()
         lua = files("fraudstream.adapters")
-        self._scripts = {
-            "commit": lua.joinpath("commit.lua").read_text("utf-8"),
-            "join_labels": lua.joinpath("join_labels.lua").read_text("utf-8"),
-            "get_many": _GET_MANY,
-        }
+        common = lua.joinpath("common.lua").read_text("utf-8")
+        self._scripts = {name: common + lua.joinpath(f"{name}.lua").read_text("utf-8") for name in _SCRIPTS}
         self._shas: dict[str, str] = {}
 
     def close(self) -> None:
@@ -104,96 +102,97 @@ class RedisStore:
         self.client.ping()
         try:
             policy = self.client.config_get("maxmemory-policy").get("maxmemory-policy", "noeviction")
+            longest = self.client.config_get("hash-max-*list*-value")
         except redis.ResponseError:  # managed servers hide CONFIG; their operator has to know
             return
         if policy != "noeviction":
             raise SettingsError(
                 f"Redis evicts keys (maxmemory-policy {policy}): set it to noeviction, or state is lost"
             )
+        if any(int(value) < LISTPACK_VALUE_WANTED for value in longest.values()):
+            log.warning(
+                "Redis would take about twice the memory for decisions: set hash-max-listpack-value to %d",
+                LISTPACK_VALUE_WANTED,
+            )
 
     def load_scripts(self) -> None:
         """Load the scripts; their names are their digests, so a server that lost them is told again."""
-        self._shas = {name: str(_text(self.client.script_load(text))) for name, text in self._scripts.items()}
+        self._shas = {name: _text(self.client.script_load(text)) for name, text in self._scripts.items()}
 
     @_unavailable
     def take_lease(self, partition: int) -> Lease:
+        # The moment after which Redis may be another one, or an older one of itself: ask it again what it knows.
+        self._keys_known = None
+        self._forget_models()
         fence = int(self.client.incr(self._keys.fence(partition)))
-        applied = self.client.get(self._keys.watermark(partition))
-        return Lease(partition, fence, NO_OFFSET if applied is None else int(applied))
+        watermark: Any = self.client.get(self._keys.watermark(partition))
+        return Lease(partition, fence, NO_OFFSET if watermark is None else int(watermark))
 
     @_unavailable
     def gather(self, keys: Mapping[str, Sequence[str]], sightings: Sequence[Sighting]) -> Gathered:
+        names = self._keys
+        parts: list[bytes] = []
+        asked: list[int] = []  # which sighting a question is about
+        for number, sighting in enumerate(sightings):
+            transaction_id = sighting.transaction_id.encode()
+            for generation in names.generations_near(sighting.event_time_ms):
+                slot = names.decision(generation, transaction_id)
+                parts += (_LENGTHS[len(slot)], slot, _LENGTHS[len(transaction_id)], transaction_id)
+                asked.append(number)
         pipe = self.client.pipeline(transaction=False)
-        asked = self._ask_rows(pipe, keys)
-        questions: Arguments = []
-        spans = []
-        for sighting in sightings:
-            near = self._keys.generations_near(sighting.event_time_ms)
-            for generation in near:
-                key = self._keys.decisions(generation, sighting.transaction_id)
-                questions += (key, "D" + sighting.transaction_id)
-            spans.append(len(near))
-        if sightings:
-            pipe.execute_command("EVALSHA", self._sha("get_many"), 0, *questions)
-            pipe.hmget(self._keys.parked, [s.transaction_id for s in sightings])
-        pipe.get(self._keys.parked_version)
-        answers = pipe.execute()
-        rows = {name: answers[at] if at is not None else [] for name, at in asked.items()}
-        version = int(answers[-1] or 0)
-        if not sightings:
-            return Gathered(rows, [], [], version)
-        found, parked = answers[-3], answers[-2]
-        decisions = []
-        at = 0
-        for sighting, span in zip(sightings, spans, strict=True):
-            packed = next((p for p in found[at : at + span] if p is not None), None)
-            decisions.append(None if packed is None else self._unpack(sighting.transaction_id, packed))
-            at += span
-        labels = [None if p is None else msgspec.msgpack.decode(p, type=Label) for p in parked]
-        return Gathered(rows, decisions, labels, version)
+        pipe.evalsha(self._sha("gather"), 2, names.parked, names.parked_version, b"".join(parts))
+        entities = self._ask_rows(pipe, keys)
+        found, *rows = pipe.execute()
+        decisions: list[Decision | None] = [None] * len(sightings)
+        labels: list[Label | None] = [None] * len(sightings)
+        for position, packed, label in zip(found[1::3], found[2::3], found[3::3], strict=True):
+            number = asked[position]
+            if packed is not None and decisions[number] is None:
+                decisions[number] = unpack_decision(sightings[number].transaction_id, packed, self._model)
+            if label is not None:
+                labels[number] = msgspec.msgpack.decode(memoryview(label)[1:], type=Label)
+        return Gathered(_by_entity(keys, entities, rows), decisions, labels, int(found[0]))
 
     @_unavailable
     def commit(self, commit: Commit) -> CommitStatus:
-        keys = self._keys
-        lease = commit.lease
-        decisions: Arguments = []
+        keys, lease = self._keys, commit.lease
+        slots: dict[str, bytes] = {}
         generations: dict[int, None] = {}
-        new_slots = []
+        models: dict[ModelIdentity, int] = {}
+        decisions: list[bytes] = []
         for decision in commit.decisions:
             generation = keys.generation(decision.event_time_ms)
-            slot = keys.decisions(generation, decision.transaction_id)
-            fresh = slot not in self._slots_set
-            if fresh:
-                new_slots.append(slot)
-                generations[generation] = None
-            packed = pack_decision(decision, self._model_ref(decision))
-            decisions += (slot, decision.transaction_id, packed, b"1" if fresh else b"0")
-        expiry_ms = int(time.time() * 1000) + self._decision_ttl_ms
-        rows = [x for entity, key, row in commit.rows for x in (keys.row(self._entities[entity], key), row)]
-        shared = [x for entity, update in commit.shared for x in self._shared(self._entities[entity], update)]
-        by_id = {decision.transaction_id: decision for decision in commit.decisions}
-        joined: Arguments = []
-        for label in commit.parked:
-            generation = keys.generation(by_id[label.transaction_id].event_time_ms)
-            slot = keys.decisions(generation, label.transaction_id)
-            joined += (slot, label.transaction_id, int(label.is_fraud))
+            generations[generation] = None
+            identity = ModelIdentity(decision.model_name, decision.model_version, decision.features_digest)
+            ref = models.get(identity)
+            if ref is None:
+                ref = models[identity] = self._model_ref(identity)
+            transaction_id = decision.transaction_id.encode()
+            slot = slots[decision.transaction_id] = keys.decision(generation, transaction_id)
+            packed = pack_decision(decision, ref)
+            decisions += (_LENGTHS[len(slot)], slot, _LENGTHS[len(transaction_id)], transaction_id)
+            decisions += (_LENGTHS[len(packed)], packed)
+        rows: list[bytes] = []
+        for entity, name, row in commit.rows:
+            key = self._row_prefixes[entity] + name.encode()
+            rows += (_LENGTHS[len(key)], key, _LENGTHS[len(row)], row)
+        shared, updates = self._shared(commit.shared)
         arguments: Arguments = [
             lease.fence, lease.watermark, commit.watermark, commit.parked_version, self._row_ttl_ms,
-            self._decision_ttl_ms, len(commit.decisions), len(generations), len(commit.rows), len(commit.shared),
-            len(commit.parked), len(commit.counts), *decisions,
-            *(x for g in generations for x in (g, expiry_ms)), *rows, *shared, *joined,
-            *(x for item in commit.counts.items() for x in item),
+            self._decision_ttl_ms, b"".join(decisions), b"".join(rows), b"".join(shared),
+            len(generations), len(models), len(commit.parked), len(commit.counts), *generations,
+            *chain.from_iterable((msgspec.json.encode(identity), ref) for identity, ref in models.items()),
+            *chain.from_iterable((slots[x.transaction_id], x.transaction_id, int(x.is_fraud)) for x in commit.parked),
+            *chain.from_iterable(commit.counts.items()), *updates,
         ]  # fmt: skip
         names = [
             keys.fence(lease.partition), keys.watermark(lease.partition), keys.counters, keys.parked,
-            keys.parked_version, keys.generations,
+            keys.parked_version, keys.parked_times, keys.generations, keys.models,
         ]  # fmt: skip
         answer = self.client.evalsha(self._sha("commit"), len(names), *names, *arguments)
         status = CommitStatus(_text(answer[0]))
-        if status is CommitStatus.APPLIED:
-            if len(self._slots_set) > SLOTS_REMEMBERED_MAX:
-                self._slots_set.clear()
-            self._slots_set.update(new_slots)
+        if status is CommitStatus.CONFLICT:
+            self._forget_models()  # perhaps their numbers are what it was about
         return status
 
     def decision(self, transaction_id: str) -> Decision | None:
@@ -201,52 +200,54 @@ class RedisStore:
 
     @_unavailable
     def gather_decisions(self, transaction_ids: Sequence[str]) -> list[Decision | None]:
-        generations = self._generations()
-        if not generations or not transaction_ids:
-            return [None] * len(transaction_ids)
-        questions = [
-            x for name in transaction_ids for g in generations for x in (self._keys.decisions(g, name), "D" + name)
+        keys = self._keys
+        parts: list[bytes] = []
+        for name in transaction_ids:
+            transaction_id = name.encode()
+            slot = keys.slot(transaction_id)
+            parts += (_LENGTHS[len(slot)], slot, _LENGTHS[len(transaction_id)], transaction_id)
+        found = self.client.evalsha(self._sha("find"), 1, keys.generations, keys.decisions, b"".join(parts))
+        return [
+            None if packed is None else unpack_decision(name, packed, self._model)
+            for name, packed in zip(transaction_ids, found, strict=True)
         ]
-        found = self.client.evalsha(self._sha("get_many"), 0, *questions)
-        width = len(generations)
-        decisions = []
-        for at, name in enumerate(transaction_ids):
-            packed = next((p for p in found[at * width : (at + 1) * width] if p is not None), None)
-            decisions.append(None if packed is None else self._unpack(name, packed))
-        return decisions
 
     @_unavailable
     def rows(self, keys: Mapping[str, Sequence[str]]) -> dict[str, Sequence[bytes | None]]:
         pipe = self.client.pipeline(transaction=False)
-        asked = self._ask_rows(pipe, keys)
-        answers = pipe.execute()
-        return {name: answers[at] if at is not None else [] for name, at in asked.items()}
+        entities = self._ask_rows(pipe, keys)
+        return _by_entity(keys, entities, pipe.execute())
 
     @_unavailable
     def commit_labels(self, joined: Sequence[LabelCommit], orphans: Sequence[Label]) -> list[LabelStatus]:
         keys = self._keys
-        arguments: Arguments = [self._settings.parked_labels_max, len(joined), len(orphans), self._row_ttl_ms]
+        arguments: Arguments = [
+            self._settings.parked_labels_max, self._settings.parked_ttl_ms, self._row_ttl_ms, keys.decisions,
+            len(joined), len(orphans),
+        ]  # fmt: skip
         for item in joined:
-            name = item.label.transaction_id
-            slot = keys.decisions(keys.generation(item.decision.event_time_ms), name)
-            arguments += (slot, name, int(item.label.is_fraud), len(item.shared))
+            transaction_id = item.label.transaction_id.encode()
+            slot = keys.decision(keys.generation(item.decision.event_time_ms), transaction_id)
+            arguments += (slot, transaction_id, int(item.label.is_fraud), len(item.shared))
             for entity, update in item.shared:
-                arguments += self._shared(self._entities[entity], update)
-        generations = self._generations() if orphans else []
+                key = self._row_prefixes[entity] + update.key.encode()
+                arguments += (key, *_update(self._layouts[entity], update))
         for label in orphans:
-            slots = [keys.decisions(generation, label.transaction_id) for generation in generations]
-            arguments += (label.transaction_id, msgspec.msgpack.encode(label), len(slots), *slots)
-        answers = self.client.evalsha(self._sha("join_labels"), 2, keys.parked, keys.parked_version, *arguments)
+            transaction_id = label.transaction_id.encode()
+            packed = msgspec.msgpack.encode(label)
+            arguments += (transaction_id, keys.slot(transaction_id), int(label.is_fraud), packed)
+        names = [keys.parked, keys.parked_version, keys.parked_times, keys.generations, keys.counters]
+        answers = self.client.evalsha(self._sha("join_labels"), len(names), *names, *arguments)
         return [LabelStatus(_text(answer)) for answer in answers]
 
     @_unavailable
     def load_rows(self, entity: str, rows: Mapping[str, bytes]) -> None:
-        target = self._entities[entity]
+        prefix = self._row_prefixes[entity]
         items = list(rows.items())
         for start in range(0, len(items), WARM_UP_ROWS_PER_CALL):
             pipe = self.client.pipeline(transaction=False)
             for key, row in items[start : start + WARM_UP_ROWS_PER_CALL]:
-                pipe.set(self._keys.row(target, key), row, px=self._row_ttl_ms)
+                pipe.set(prefix + key.encode(), row, px=self._row_ttl_ms)
             pipe.execute()
 
     @_unavailable
@@ -262,11 +263,10 @@ class RedisStore:
         """The key scheme. Slots were sized by whoever wrote first: with others, stored decisions would not be found."""
         if self._keys_known is None:
             keys = Keys(self._settings)
-            meta = f"{self._settings.prefix}:{{0}}:meta"
             pipe = self.client.pipeline()
-            pipe.hsetnx(meta, "slots", keys.slots)
-            pipe.hsetnx(meta, "generation_ms", keys.generation_ms)
-            pipe.hmget(meta, ["slots", "generation_ms"])
+            pipe.hsetnx(keys.meta, "slots", keys.slots)
+            pipe.hsetnx(keys.meta, "generation_ms", keys.generation_ms)
+            pipe.hmget(keys.meta, ["slots", "generation_ms"])
             slots, generation_ms = pipe.execute()[-1]
             keys.slots, keys.generation_ms = int(slots), int(generation_ms)
             self._keys_known = keys
@@ -277,42 +277,41 @@ class RedisStore:
             self.load_scripts()
         return self._shas[script]
 
-    def _ask_rows(self, pipe: Any, keys: Mapping[str, Sequence[str]]) -> dict[str, int | None]:
-        asked: dict[str, int | None] = {}
-        at = 0
-        for name, values in keys.items():
-            asked[name] = at if values else None
-            if values:
-                pipe.mget([self._keys.row(self._entities[name], value) for value in values])
-                at += 1
+    def _ask_rows(self, pipe: Any, keys: Mapping[str, Sequence[str]]) -> list[str]:
+        """Ask for the rows of every entity that has keys; the entities that were asked about."""
+        asked = [entity for entity, wanted in keys.items() if wanted]
+        for entity in asked:
+            prefix = self._row_prefixes[entity]
+            pipe.mget([prefix + key.encode() for key in keys[entity]])
         return asked
 
-    def _shared(self, entity: Entity, update: SharedUpdate) -> Arguments:
-        layout = entity.layout
-        tokens = [x for kind, at, amount in update.adds for x in (b"INCRBY", kind, at, amount)]
-        return [
-            self._keys.row(entity, update.key), update.heads_seen, update.heads, layout.heads_bytes, layout.row_bytes,
-            len(update.clears), len(tokens), *(x for clear in update.clears for x in clear), *tokens,
-        ]  # fmt: skip
+    def _shared(self, shared: Sequence[tuple[str, SharedUpdate]]) -> tuple[list[bytes], Arguments]:
+        """The keys with the place of their update, and the updates; equal ones, the rule for counts, only once."""
+        places: dict[Any, bytes] = {}
+        parts: list[bytes] = []
+        updates: Arguments = []
+        for entity, update in shared:
+            what = (entity, update.heads_seen, update.heads, update.clears, update.adds)
+            place = places.get(what)
+            if place is None:
+                place = places[what] = len(updates).to_bytes(4, "big")
+                updates += _update(self._layouts[entity], update)
+            key = self._row_prefixes[entity] + update.key.encode()
+            parts += (_LENGTHS[len(key)], key, place)
+        return parts, updates
 
-    def _generations(self) -> list[int]:
-        now_ms = int(time.time() * 1000)
-        return [int(g) for g in self.client.zrangebyscore(self._keys.generations, now_ms, "+inf")]
-
-    def _model_ref(self, decision: Decision) -> int:
+    def _model_ref(self, identity: ModelIdentity) -> int:
         """A small number for a model's name, version and feature digest, so that no decision repeats them."""
-        identity = ModelIdentity(decision.model_name, decision.model_version, decision.features_digest)
         ref = self._model_refs.get(identity)
         if ref is None:
             self._load_models()
             ref = self._model_refs.get(identity)
         if ref is None:
-            packed = msgspec.json.encode(identity)
-            ref = int(self.client.incr(self._keys.models + ":last"))
-            if not self.client.hsetnx(self._keys.models, packed, ref):
-                ref = int(self.client.hget(self._keys.models, packed))
-            self._model_refs[identity] = ref
-            self._models[ref] = identity
+            self.client.hsetnx(
+                self._keys.models, msgspec.json.encode(identity), self.client.incr(self._keys.models_last)
+            )
+            self._load_models()
+            ref = self._model_refs[identity]
         return ref
 
     def _load_models(self) -> None:
@@ -321,13 +320,28 @@ class RedisStore:
             self._model_refs[identity] = int(ref)
             self._models[int(ref)] = identity
 
-    def _unpack(self, transaction_id: str, packed: bytes) -> Decision:
-        return unpack_decision(transaction_id, packed, self._model)
+    def _forget_models(self) -> None:
+        self._model_refs, self._models = {}, {}
 
     def _model(self, ref: int) -> ModelIdentity:
         if ref not in self._models:
             self._load_models()
         return self._models[ref]
+
+
+def _update(layout: Layout, update: SharedUpdate) -> Arguments:
+    tokens = list(chain.from_iterable((b"INCRBY", kind, at, amount) for kind, at, amount in update.adds))
+    return [
+        update.heads_seen, update.heads, layout.heads_bytes - 1, layout.row_bytes, len(update.clears), len(tokens),
+        *chain.from_iterable(update.clears), *tokens,
+    ]  # fmt: skip
+
+
+def _by_entity(
+    keys: Mapping[str, Sequence[str]], asked: Iterable[str], answers: Iterable[Sequence[bytes | None]]
+) -> dict[str, Sequence[bytes | None]]:
+    found = dict(zip(asked, answers, strict=True))
+    return {entity: found.get(entity, []) for entity in keys}
 
 
 def _text(value: Any) -> str:

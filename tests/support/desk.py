@@ -1,0 +1,107 @@
+"""A worker's hands without its Kafka: batches through gather, engine and commit, one step at a time."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from fraudstream.core.engine import Arrival, Outcome, Question, ask, decide, fraud_keys, join_labels
+from fraudstream.core.features import FeatureSet
+from fraudstream.core.ports import Commit, CommitStatus, LabelCommit, LabelStatus, Lease, StateStore
+from fraudstream.events import Label, Transaction
+from fraudstream.testing import toy_model
+
+HOUR_MS, DAY_MS = 3_600_000, 86_400_000
+# The edge of a generation at the default retention of 30 days (generations of 6).
+EDGE_MS = 3320 * 6 * DAY_MS
+NOON_MS = EDGE_MS + 12 * HOUR_MS
+
+FEATURES = FeatureSet.parse("""
+[entities]
+card = "card_id"
+terminal = "terminal_id"
+
+[windows]
+h2 = { length = "2h", hop = "1h" }
+d3 = { length = "3d", hop = "1d" }
+late = { length = "4h", hop = "1h", delay = "2h" }
+late_d = { length = "2d", hop = "1d", delay = "1d" }
+
+[features]
+amount = { field = "amount" }
+count = { entity = "card", aggregate = "count", window = "h2" }
+std = { entity = "card", aggregate = "std", window = "d3" }
+max = { entity = "card", aggregate = "max", window = "h2" }
+idle = { entity = "card", aggregate = "seconds_since_last" }
+terminal_count = { entity = "terminal", aggregate = "count", window = "h2" }
+terminal_mean = { entity = "terminal", aggregate = "mean", window = "d3" }
+terminal_std = { entity = "terminal", aggregate = "std", window = "d3" }
+terminal_frauds = { entity = "terminal", aggregate = "frauds", window = "late" }
+terminal_share = { entity = "terminal", aggregate = "fraud_share", window = "late_d" }
+""")
+
+
+def transaction(
+    name: str, *, at_ms: int = NOON_MS, card: str = "c1", terminal: str = "w1", minor: int = 2000
+) -> Transaction:
+    return Transaction(name, at_ms, card, terminal, minor / 100, minor)
+
+
+def label(name: str, *, is_fraud: bool = True) -> Label:
+    return Label(name, is_fraud, NOON_MS + DAY_MS, "chargeback")
+
+
+class Desk:
+    """One worker: it holds a store and the lease of one partition, and numbers the records it is given."""
+
+    def __init__(self, store: StateStore, partition: int = 0, features: FeatureSet = FEATURES) -> None:
+        self.store = store
+        self.features = features
+        self.model = toy_model(features)
+        self.lease = store.take_lease(partition)
+
+    def prepare(self, *transactions: Transaction, first_offset: int | None = None) -> Outcome:
+        """Gather and decide; what would have to be committed is in the outcome."""
+        start = self.lease.watermark + 1 if first_offset is None else first_offset
+        arrivals = [Arrival(start + n, transaction) for n, transaction in enumerate(transactions)]
+        question = ask(self.features, arrivals)
+        gathered = self.store.gather(question.keys, question.sightings)
+        last = start + len(transactions) - 1
+        return decide(
+            self.features, self.model, question, gathered, lease=self.lease, watermark=last, now_ms=NOON_MS, counts={}
+        )
+
+    def commit(self, commit: Commit) -> CommitStatus:
+        """Commit; if applied, the lease moves on."""
+        status = self.store.commit(commit)
+        if status is CommitStatus.APPLIED:
+            self.lease = Lease(self.lease.partition, self.lease.fence, commit.watermark)
+        return status
+
+    def process(self, *transactions: Transaction) -> Outcome:
+        """A batch that must be applied at once."""
+        outcome = self.prepare(*transactions)
+        assert self.commit(outcome.commit) is CommitStatus.APPLIED
+        return outcome
+
+    def prepare_labels(self, *labels: Label) -> tuple[list[LabelCommit], list[Label]]:
+        """Look for the decisions and rows of labels; what would have to be joined, and what is early."""
+        decisions = self.store.gather_decisions([one.transaction_id for one in labels])
+        found = [decision for decision in decisions if decision is not None]
+        wanted: dict[str, list[str]] = {}
+        for decision in found:
+            for entity, key in fraud_keys(self.features, decision):
+                wanted.setdefault(entity.name, []).append(key)
+        rows = self.store.rows(wanted)
+        by_key = {name: dict(zip(keys, rows[name], strict=True)) for name, keys in wanted.items()}
+        return join_labels(self.features, labels, decisions, by_key)
+
+    def label(self, *labels: Label) -> list[LabelStatus]:
+        return list(self.store.commit_labels(*self.prepare_labels(*labels)))
+
+
+def everything(store: StateStore, cards: Sequence[str], terminals: Sequence[str], names: Sequence[str]) -> Any:
+    """All that a store holds about these keys and transactions."""
+    return store.rows({"card": cards, "terminal": terminals}), store.gather_decisions(names), dict(store.counts())
+
+
+def question(*transactions: Transaction) -> Question:
+    return ask(FEATURES, [Arrival(n, transaction) for n, transaction in enumerate(transactions)])
