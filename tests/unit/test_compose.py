@@ -74,7 +74,7 @@ def test_worker_is_probed_by_its_own_status() -> None:
     """The image asks the worker's status file, which it is told where to write; only one-shots and producer opt out."""
     assert 'CMD ["fraudstream", "doctor", "--worker"]' in DOCKERFILE
     assert "FRAUDSTREAM_HEALTH_FILE=/tmp/" in DOCKERFILE
-    assert "/tmp" in SERVICES["worker"]["tmpfs"]
+    assert SERVICES["worker"]["tmpfs"] == ["/tmp"]
     assert "healthcheck" not in SERVICES["worker"]
     assert {name for name in OURS if SERVICES[name].get("healthcheck") == {"disable": True}} == OURS - {"worker"}
 
@@ -140,6 +140,13 @@ def test_image_runs_as_the_same_user() -> None:
 def test_image_reports_to_nobody() -> None:
     """The usage reports of onnxruntime are switched off in the environment, before anything can load it."""
     assert re.search(r"^\s+ORT_DISABLE_TELEMETRY=1\b", DOCKERFILE, re.MULTILINE)
+
+
+def test_worker_writes_only_where_it_may() -> None:
+    """Whatever the image tells a part to write lies in /tmp, which is memory, or in the volume."""
+    written = re.findall(r"(?:REGISTRY|FILE|DATADIR)=(\S+)", DOCKERFILE)
+    assert len(written) == 3
+    assert all(path.startswith(("/tmp/", "/var/lib/fraudstream/")) for path in written)
 
 
 def test_nothing_is_privileged_or_open_to_the_network() -> None:
