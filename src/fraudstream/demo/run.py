@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -91,7 +92,8 @@ class _Demo:
         self._speed_up = options.rate * 86_400 / (CARDS * TRANSACTIONS_PER_CARD_DAY)
         live_days = math.ceil(options.seconds * self._speed_up / 86_400) + 1
         # The stream ends before now, so no event time lies in its record's future.
-        self._start = f"today-{HISTORY_DAYS + live_days}d"
+        # A date, not "today": several processes simulate the same world, and midnight may lie between them.
+        self._start = (datetime.now(UTC) - timedelta(days=HISTORY_DAYS + live_days)).strftime("%Y-%m-%d")
         self._live_days = live_days
 
     def run(self) -> dict[str, Any]:
