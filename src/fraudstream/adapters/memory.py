@@ -121,7 +121,7 @@ class MemoryStore:
 
     @_atomic
     def gather_decisions(self, transaction_ids: Sequence[str]) -> list[Decision | None]:
-        return [self._find(name, list(self._generations)) for name in transaction_ids]
+        return [self._find(name, sorted(self._generations)) for name in transaction_ids]
 
     @_atomic
     def rows(self, keys: Mapping[str, Sequence[str]]) -> dict[str, Sequence[bytes | None]]:

@@ -109,7 +109,7 @@ class RedisStore:
             raise SettingsError(
                 f"Redis evicts keys (maxmemory-policy {policy}): set it to noeviction, or state is lost"
             )
-        if any(int(value) < LISTPACK_VALUE_WANTED for value in longest.values()):
+        if any(int(value or 0) < LISTPACK_VALUE_WANTED for value in longest.values()):
             log.warning(
                 "Redis would take about twice the memory for decisions: set hash-max-listpack-value to %d",
                 LISTPACK_VALUE_WANTED,

@@ -107,7 +107,9 @@ class StateStore(Protocol):
         """Apply a micro-batch atomically, if the lease still holds."""
 
     def decision(self, transaction_id: str) -> Decision | None:
-        """The stored decision of a transaction, if it is within the retention."""
+        """The stored decision of a transaction, if it is within the retention; the one of the earliest event time if
+        there are two (the same id came again with a time far from the first: see `decisions/state.md`).
+        """
 
     def gather_decisions(self, transaction_ids: Sequence[str]) -> Sequence[Decision | None]:
         """`decision` for many."""
