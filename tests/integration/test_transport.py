@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Producer
-from tests.support.kafka import produce
+from tests.support.kafka import create_topic, produce
 from tests.support.transport import TransportWorker, committed, keyed_records, offsets
 from tests.support.waiting import wait_until
+
+from fraudstream.embedded import start_kafka
 
 PARTITIONS = 4
 _numbers = count()
@@ -24,6 +26,7 @@ class Setting:
 
     def __init__(self, kafka: Any, topic: str, partitions: int, directory: Path) -> None:
         self.bootstrap_servers: str = kafka.bootstrap_servers
+        self.kind: str = kafka.kind
         self.topic, self.group, self.partitions = topic, f"group-{topic}", partitions
         # A broker of somebody's may accept no less than 6 s; on Tansu a worker's first join takes half of it.
         self.session_timeout_s = {"external": 6, "tansu": 2}.get(kafka.kind, 3)
@@ -231,11 +234,12 @@ def test_released_batch_is_delivered_again(setting: Callable[..., Setting]) -> N
         assert firsts == [*range(0, 1000, 100), *range(900, 3000, 100)]
 
 
-def test_crash_of_the_app_ends_the_process_with_code_1(setting: Callable[..., Setting]) -> None:
-    """`app.crash` ends the worker with exit code 1 and without its batch's offset; the next worker gets it again."""
+@pytest.mark.parametrize("how", ["crash", "raise"])
+def test_crash_ends_the_process_with_code_1(setting: Callable[..., Setting], how: str) -> None:
+    """`app.crash`, or what escapes the agent, ends the worker with code 1; the next worker gets the batch again."""
     given = setting(1)
     given.produce(3_000)
-    with given.worker("--records-max", 100, "--crash-after", 1_000) as first:
+    with given.worker("--records-max", 100, f"--{how}-after", 1_000) as first:
         assert wait_until(first.process.poll, 30, "the worker ended") == 1
         assert given.committed().get(0, 0) <= 900
         with given.worker() as second:
@@ -243,17 +247,46 @@ def test_crash_of_the_app_ends_the_process_with_code_1(setting: Callable[..., Se
             given.assert_nothing_lost(first, second)
 
 
+def test_failure_of_on_assigned_ends_the_process_with_code_1(setting: Callable[..., Setting]) -> None:
+    """A worker that cannot learn where to start ends with exit code 1, before it has seen a record."""
+    given = setting(1)
+    given.produce(100)
+    with given.worker("--fail-start") as worker:
+        assert wait_until(worker.process.poll, 30, "the worker ended") == 1
+        assert not worker.batches
+
+
+def test_aborted_records_are_not_delivered_and_hold_nothing_up(setting: Callable[..., Setting]) -> None:
+    """Records of aborted transactions never reach the agent; their offsets, and markers, do not stop the commits."""
+    given = setting(1)
+    if given.kind == "tansu":
+        pytest.skip("Tansu returns aborted records to a consumer that asks for committed ones")
+    servers = {"bootstrap.servers": given.bootstrap_servers, "log_level": 0}
+    producer = Producer({**servers, "transactional.id": given.topic, "linger.ms": 0})
+    producer.init_transactions(30)
+    for number in range(20):
+        producer.begin_transaction()
+        for _ in range(5):
+            producer.produce(given.topic, value=b"aborted" if number % 2 else b"committed")
+        producer.flush(10)
+        producer.abort_transaction() if number % 2 else producer.commit_transaction()
+    given.produce(1)
+    with given.worker("--records-max", 7) as worker:
+        wait_until(lambda: given.committed() == {0: 20 * (5 + 1) + 1}, 30, "everything is committed")
+        assert sum(batch.records for batch in worker.batches) == 10 * 5 + 1
+
+
 def test_spare_worker_stays_in_the_group(setting: Callable[..., Setting]) -> None:
     """A worker without partitions outlives broker_max_poll_interval and takes over when the other one ends."""
     given = setting(1)
-    with given.worker("--max-poll-interval-s", 2) as first:
+    with given.worker("--max-poll-interval-s", 1.5) as first:
         first.wait_for("assigned")
-        with given.worker("--max-poll-interval-s", 2) as second:
+        with given.worker("--max-poll-interval-s", 1.5) as second:
             first.wait_for("assigned", 2)
             second.wait_for("assigned")
             spare, owner = (first, second) if first.lines("assigned")[-1] == ["{}"] else (second, first)
             assert spare.lines("assigned")[-1] == ["{}"]
-            for number in range(1, 8):  # 3.5 s of traffic: longer than the interval
+            for number in range(1, 6):  # 2.5 s of traffic: longer than the interval
                 given.produce(1)
                 owner.wait_for("acked", number, timeout_s=5)
                 with pytest.raises(AssertionError):
@@ -265,11 +298,32 @@ def test_spare_worker_stays_in_the_group(setting: Callable[..., Setting]) -> Non
 
 
 def test_batch_longer_than_the_poll_interval_does_not_end_the_worker(setting: Callable[..., Setting]) -> None:
-    """A worker whose batch took too long leaves the group, comes back by itself, and reads on."""
+    """A worker whose batch took too long says so, leaves the group, comes back by itself, and reads on."""
     given = setting(1)
     given.produce(1_000)
     with given.worker("--records-max", 100, "--max-poll-interval-s", 1.5, "--hold-after", 300, "--hold-s", 4) as worker:
         worker.wait_for("holding")
+        stall = [f'["{given.topic}[0]"]']
+        wait_until(lambda: stall in worker.lines("stalled"), 10, "the worker says that its batch does not end")
         given.wait_until_committed(timeout_s=30)
         assert len(worker.lines("assigned")) >= 2
+        wait_until(lambda: worker.lines("stalled")[-1] == ["[]"], 10, "the worker is ready again")
         given.assert_nothing_lost(worker)
+
+
+def test_broker_away_for_a_while_costs_nothing(tmp_path: Path, kafka: Any) -> None:
+    """A worker survives a broker that is killed and comes back with its log: every record once, all committed."""
+    if kafka.kind != "apache":
+        pytest.skip("needs a broker that this test may kill and that keeps its log: Apache Kafka from its jars")
+    with start_kafka(tmp_path, prefer="apache") as broker:
+        create_topic(broker.bootstrap_servers, "transport", PARTITIONS)
+        given = Setting(broker, "transport", PARTITIONS, tmp_path)
+        given.produce(20_000)
+        with given.worker("--records-max", 100, "--work-ms", 10) as worker:
+            worker.wait_for("batch", 20)
+            broker.kill()
+            worker.wait_for("batch", len(worker.batches) + 1)
+            broker.restart()
+            given.wait_until_committed()
+            assert worker.terminate() == 0
+            assert offsets(worker.batches) == {partition: list(range(end)) for partition, end in given.ends.items()}

@@ -1,5 +1,6 @@
 """Worker processes of the transport's tests, and what they told on stdout."""
 
+import contextlib
 import signal
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from tests.support.waiting import wait_until
 
@@ -95,11 +96,17 @@ def offsets(batches: Iterable[Batch]) -> dict[int, list[int]]:
 def committed(bootstrap_servers: str, topic: str, group: str, partitions: int) -> dict[int, int]:
     """Partition -> committed offset, without those that have none."""
     consumer = Consumer({"bootstrap.servers": bootstrap_servers, "group.id": group, "log_level": 0})
+    wanted = [TopicPartition(topic, partition) for partition in range(partitions)]
+
+    def found() -> list[TopicPartition]:
+        with contextlib.suppress(KafkaException):  # the coordinator is not ready
+            return consumer.committed(wanted, timeout=5)
+        return []
+
     try:
-        found = consumer.committed([TopicPartition(topic, partition) for partition in range(partitions)], timeout=10)
+        return {each.partition: each.offset for each in wait_until(found, 15, "offsets") if each.offset >= 0}
     finally:
         consumer.close()
-    return {each.partition: each.offset for each in found if each.offset >= 0}
 
 
 def keyed_records(count: int, start: int = 0) -> Iterator[tuple[bytes, bytes]]:

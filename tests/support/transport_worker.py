@@ -50,6 +50,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seek-after", type=int, default=-1, help="seek all to 0 once, after so many records")
     parser.add_argument("--release-after", type=int, default=-1, help="give back one batch, after so many records")
     parser.add_argument("--crash-after", type=int, default=-1, help="app.crash, after so many records")
+    parser.add_argument("--raise-after", type=int, default=-1, help="raise in the agent, after so many records")
+    parser.add_argument("--fail-start", action="store_true", help="on_assigned raises")
     parser.add_argument("--disturb", choices=["partitions", "flow"], help="pause and resume all the time")
     parser.add_argument("--asyncio", action="store_true", help="asyncio's own loop, not uvloop")
     return parser.parse_args()
@@ -74,6 +76,16 @@ async def disturb(app: faust.App, how: str) -> None:
             await asyncio.sleep(0.02)
             if not app.rebalancing and not app.should_stop:
                 consumer.resume_partitions(paused & consumer.assignment())
+
+
+async def watch(app: faust.App, transport: MicroBatchTransport) -> None:
+    last: list[str] = []
+    while not app.should_stop:
+        now = [line.split(":")[0] for line in transport.stalled(limit_s=0.5)]
+        if now != last:
+            say("stalled", compact(now))
+            last = now
+        await asyncio.sleep(0.05)
 
 
 class Agent:
@@ -114,6 +126,8 @@ class Agent:
         if self._once("crash"):
             await self._app.crash(RuntimeError("asked for"))
             return False
+        if self._once("raise"):
+            raise RuntimeError("asked for")
         if self._once("release"):
             self._transport.release(event)
             return False
@@ -138,6 +152,8 @@ def main() -> int:
 
     async def on_assigned(committed: Mapping[TP, int | None]) -> Mapping[TP, int]:
         say("assigned", compact({tp.partition: offset for tp, offset in sorted(committed.items())}))
+        if options.fail_start:
+            raise RuntimeError("asked for")
         wanted = {tp: start[str(tp.partition)] for tp in committed if str(tp.partition) in start}
         start.clear()
         return wanted
@@ -149,6 +165,7 @@ def main() -> int:
         say("revoked", compact(sorted(tp.partition for tp in revoked)))
 
     app.on_partitions_revoked.connect(on_revoked)
+    app.task(partial(watch, app, transport))
     if options.disturb:
         app.task(partial(disturb, app, options.disturb))
     app.agent(app.topic(options.topic, value_serializer="raw"))(Agent(app, transport, options).run)

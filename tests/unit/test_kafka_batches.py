@@ -5,8 +5,9 @@ from types import SimpleNamespace
 from faust.types import TP
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from fraudstream.adapters.kafka_batches import Backlog, OffsetRun
+from fraudstream.adapters.kafka_batches import Backlog, OffsetRun, PartitionProgress, stalled
 
 
 @st.composite
@@ -146,3 +147,32 @@ def test_backlog_keeps_the_records_of_a_paused_partition() -> None:
     assert backlog.take({T1}, 10) is None
     assert backlog.size(T0) == 1
     assert backlog.take({T0}, 10) is not None
+
+
+IDLE = PartitionProgress(
+    delivered=9, acked=9, committed=9, batches_open=0, records_waiting=0, moved_age_s=900.0, fetch_age_s=0.1, lag=0
+)
+
+
+def test_idle_partition_is_not_stalled() -> None:
+    """A partition without new records, looked at all the time, is well however long nothing came."""
+    assert stalled({T0: IDLE}, polled_age_s=0.1, limit_s=30) == []
+
+
+def test_batch_that_does_not_end_is_a_stall() -> None:
+    """An open batch beyond the limit is named by its partition; that nobody asks for records meanwhile is no news."""
+    at = replace(IDLE, batches_open=4, moved_age_s=31.0, fetch_age_s=31.0)
+    assert stalled({T0: at, T1: IDLE}, 31.0, 30) == ["t[0]: the batch in work has not ended for 31 s"]
+    assert stalled({T0: replace(at, moved_age_s=29.0)}, 29.0, 30) == []
+
+
+def test_partition_that_is_not_fetched_is_a_stall() -> None:
+    """A partition with nothing at hand and no answer from the broker is named, busy as the others may be."""
+    quiet, busy = replace(IDLE, fetch_age_s=31.0), replace(IDLE, batches_open=4, moved_age_s=0.1)
+    assert stalled({T0: quiet, T1: busy}, 0.1, 30) == ["t[0]: the broker last answered 31 s ago"]
+    assert stalled({T0: replace(quiet, records_waiting=5), T1: busy}, 0.1, 30) == []
+
+
+def test_nobody_asking_for_records_is_a_stall() -> None:
+    """A worker that has asked for no record within the limit, and has no batch open, is stalled."""
+    assert stalled({}, 31.0, 30) == ["records were last asked for 31 s ago"]

@@ -1,7 +1,7 @@
 """The bookkeeping of micro-batches: which offset may be committed, and whose records are next. No client in here."""
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from faust.types import TP
@@ -124,6 +124,25 @@ class PartitionProgress(Struct, frozen=True):
     acked: int | None  # finished up to here without a hole
     committed: int | None
     batches_open: int
+    records_waiting: int  # fetched and not yet handed out
     moved_age_s: float | None  # since a batch ended, or since the first of the open ones was handed out
     fetch_age_s: float | None  # since the broker last answered a fetch of this partition; None: not yet
     lag: int | None  # records in the broker that were not fetched yet, as of that answer
+
+
+def stalled(progress: Mapping[TP, PartitionProgress], polled_age_s: float, limit_s: float) -> list[str]:
+    """What has stood still for longer than `limit_s`, in words; empty where all is well.
+
+    `polled_age_s` is the time since records were last asked for. Nobody asks while as many batches are open as may be;
+    it is the oldest of them that counts then.
+    """
+    found = []
+    if polled_age_s > limit_s and not any(at.batches_open for at in progress.values()):
+        found.append(f"records were last asked for {polled_age_s:.0f} s ago")
+    for tp, at in sorted(progress.items()):
+        if at.batches_open:
+            if at.moved_age_s is not None and at.moved_age_s > limit_s:
+                found.append(f"{tp.topic}[{tp.partition}]: the batch in work has not ended for {at.moved_age_s:.0f} s")
+        elif at.fetch_age_s is not None and at.fetch_age_s > limit_s and not at.records_waiting:
+            found.append(f"{tp.topic}[{tp.partition}]: the broker last answered {at.fetch_age_s:.0f} s ago")
+    return found

@@ -1,6 +1,7 @@
 """The thread in which aiokafka runs, under Faust: fetches, heartbeats and commits go on while an agent computes."""
 
 import asyncio
+import time
 from collections.abc import Iterable, Mapping
 
 import aiokafka
@@ -15,7 +16,7 @@ next one, whereas one that waits for ever holds a rebalance and the worker's end
 
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):
-    """Faust's consumer thread with the calls that the consumer below needs; every method runs in that thread."""
+    """Faust's consumer thread with the calls that the consumer below needs; they run in that thread."""
 
     fetch_wait_max_ms: int
     isolation_level: str
@@ -60,6 +61,31 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             consumer.seek(driver.ensure_aiokafka_TP(tp), offset)
         if beginning := [driver.ensure_aiokafka_TP(tp) for tp in to_beginning]:
             await consumer.seek_to_beginning(*beginning)
+
+    def fetches(self) -> dict[TP, tuple[int | None, float | None]]:
+        """Records left in the broker, and seconds since it answered last, for each partition; None: not known yet.
+
+        Read from any thread: what aiokafka keeps about its last fetch.
+        """
+        subscription = self._consumer._subscription.subscription if self._consumer else None
+        assignment = subscription.assignment if subscription else None
+        if not assignment:
+            return {}
+        result = {}
+        for tp in assignment.tps:
+            state = assignment.state_value(tp)
+            known = state.highwater is not None and state.has_valid_position
+            lag = max(0, state.highwater - state.position) if known else None
+            result[TP(*tp)] = lag, time.time() - state.timestamp / 1000 if state.timestamp else None
+        return result
+
+    async def on_thread_stop(self) -> None:
+        try:
+            await super().on_thread_stop()
+        except asyncio.CancelledError:
+            # aiokafka awaits the fetch that it has just cancelled. One that waits for a broker which is away ends so,
+            # and Faust would wait a minute for a thread that is half stopped. The group is left already.
+            await self._ensure_consumer()._client.close()
 
     async def touch(self) -> None:
         """Reset aiokafka's clock of `broker_max_poll_interval`.

@@ -29,7 +29,7 @@ from faust.types import TP, AppT, ConsumerMessage, EventT, Message
 from faust.types.tuples import ack_lock
 from mode.utils.futures import notify
 
-from fraudstream.adapters.kafka_batches import Backlog, OffsetRun, PartitionProgress
+from fraudstream.adapters.kafka_batches import Backlog, OffsetRun, PartitionProgress, stalled
 from fraudstream.adapters.kafka_thread import ConsumerThread
 
 RECORDS_MAX = 1024
@@ -178,9 +178,9 @@ class MicroBatchConsumer(driver.Consumer):
         # late, may have taken records already.
         from_beginning = assignment != self._prepared and self.app.conf.consumer_auto_offset_reset == "earliest"
         to_beginning = assigned - runs.keys() if from_beginning else set[TP]()
-        starts = {tp: run.resume_at for tp, run in runs.items()}
+        positions = {tp: run.resume_at for tp, run in runs.items()}
         try:
-            await self._thread.call_thread(self._thread.seek_all, starts, to_beginning)
+            await self._thread.call_thread(self._thread.seek_all, positions, to_beginning)
         except BaseException:
             self._reposition_due = True
             raise
@@ -284,6 +284,10 @@ class MicroBatchConsumer(driver.Consumer):
     def is_current(self, message: Message) -> bool:
         return message.generation_id == self._generation
 
+    async def on_task_error(self, exc: BaseException) -> None:
+        """End the worker: Faust would start the agent anew, its batch never committed, never repeated, waited for."""
+        await self.app.crash(exc)
+
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Nothing: Faust takes each batch for a gap of its length, and fills an interval tree with them."""
 
@@ -306,39 +310,28 @@ class MicroBatchConsumer(driver.Consumer):
         return committed
 
     async def commit_and_end_transactions(self) -> None:
-        # Faust's commit does nothing when another is under way, which may have started before the last ack.
+        # Faust's commit does nothing while another is under way, which may have begun before the last ack.
+        await self.maybe_wait_for_commit_to_finish()
         await super().commit_and_end_transactions()
-        if any(run.committable is not None for run in self._runs.values()):
-            await super().commit_and_end_transactions()
 
     async def verify_all_partitions_active(self) -> None:
         """Nothing: it compares a monotonic clock with wall time, so never fires, and raises in a rebalance."""
 
-    # -- progress
-
     def progress(self) -> dict[TP, PartitionProgress]:
-        """How far each assigned partition is; see `MicroBatchTransport.progress`."""
-        now_s, states = time.monotonic(), self._fetch_states()
-        result = {}
+        now_s, fetches, result = time.monotonic(), self._thread.fetches(), {}
         for tp in self._assigned:
-            run, state = self._runs.get(tp), states.get(tp)
-            lag = state.highwater - state.position if state and state.highwater and state.has_valid_position else None
+            run, (lag, fetch_age_s) = self._runs.get(tp), fetches.get(tp, (None, None))
             result[tp] = PartitionProgress(
                 delivered=run.delivered if run else None,
                 acked=run.resume_at if run else None,
                 committed=run.committed if run else None,
                 batches_open=run.batches_open if run else 0,
+                records_waiting=self._backlog.size(tp),
                 moved_age_s=now_s - run.moved_at_s if run else None,
-                fetch_age_s=time.time() - state.timestamp / 1000 if state and state.timestamp else None,
+                fetch_age_s=fetch_age_s,
                 lag=lag,
             )
         return result
-
-    def _fetch_states(self) -> dict[TP, Any]:
-        consumer = self._thread._consumer
-        subscription = consumer._subscription.subscription if consumer else None
-        assignment = subscription.assignment if subscription else None
-        return {TP(*tp): assignment.state_value(tp) for tp in assignment.tps} if assignment else {}
 
 
 class MicroBatchTransport(driver.Transport):
@@ -347,7 +340,7 @@ class MicroBatchTransport(driver.Transport):
     Parameters
     ----------
     app
-        The Faust app; its `broker_consumer` URLs are used. Set the transport on it: `app.transport = ...`.
+        The Faust app, on which the transport is then set: `app.transport = ...`.
     records_max, batches_open_max, fetch_wait_max_ms
         See the constants of the same names.
     isolation_level
@@ -392,20 +385,9 @@ class MicroBatchTransport(driver.Transport):
         self._consumer.release(event.message)
 
     def progress(self) -> dict[TP, PartitionProgress]:
-        """How far each assigned partition is. Cheap; for metrics and readiness."""
+        """How far each assigned partition is. Cheap; for metrics."""
         return self._consumer.progress()
 
     def stalled(self, limit_s: float) -> list[str]:
-        """What has stood still for longer than `limit_s`, in words; empty where all is well."""
-        found = []
-        if (age_s := time.monotonic() - self._consumer.polled_at_s) > limit_s and not self._open():
-            found.append(f"records were last asked for {age_s:.0f} s ago")
-        for tp, at in self.progress().items():
-            if at.batches_open and at.moved_age_s is not None and at.moved_age_s > limit_s:
-                found.append(f"{tp.topic}[{tp.partition}]: the batch in work has not ended for {at.moved_age_s:.0f} s")
-            elif at.fetch_age_s is not None and at.fetch_age_s > limit_s and not self._open():
-                found.append(f"{tp.topic}[{tp.partition}]: the broker last answered {at.fetch_age_s:.0f} s ago")
-        return found
-
-    def _open(self) -> bool:
-        return any(at.batches_open for at in self.progress().values())
+        """What has stood still for longer than `limit_s`, in words; empty where all is well. For readiness."""
+        return stalled(self.progress(), time.monotonic() - self._consumer.polled_at_s, limit_s)
