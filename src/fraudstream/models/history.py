@@ -79,6 +79,8 @@ def replay(
         done += len(chunk)
         if on_rows:
             on_rows(done, history.rows)
+    if on_rows:
+        on_rows(done, done)  # the rest of the file lies behind `until_ms`
 
 
 def moment_ms(text: str) -> int:
