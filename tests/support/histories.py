@@ -52,7 +52,7 @@ def layouts(draw: st.DrawFn, *, shared: bool = False) -> Layout:
         rings.append(Ring(hop_ms, tiles, tuple(kept)))
         for column in draw(st.lists(st.sampled_from(kept), max_size=3)):
             start = draw(st.integers(0, tiles - 1))
-            reads.append(Read(number, column, start, draw(st.integers(start + 1, tiles))))
+            reads.append(Read(number, column, start, draw(st.integers(start + 1, tiles)), draw(st.booleans())))
     return Layout(rings, reads, keeps_last=not shared and draw(st.booleans()))
 
 
@@ -114,7 +114,7 @@ def _window(ring: Ring, read: Read, past: Sequence[Visit]) -> int:
     head = max(visit.time_ms // ring.hop_ms for visit in felt)
     own = past[-1].time_ms // ring.hop_ms
     inside: dict[int, list[Visit]] = {}
-    for visit in felt:
+    for visit in felt[:-1] if read.before else felt:
         tile = visit.time_ms // ring.hop_ms
         if own - read.stop < tile <= own - read.start and tile > head - ring.tiles:
             inside.setdefault(tile, []).append(visit)

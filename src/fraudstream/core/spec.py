@@ -189,15 +189,15 @@ def _check_feature(name: str, feature: Feature, declared: FeatureList, before: s
         fault = _aggregate_fault(feature, declared)
         if fault:
             raise wrong(fault)
-    elif feature.entity or feature.window:
-        raise wrong("entity and window go with an aggregate")
+    elif feature.entity or feature.window or feature.before:
+        raise wrong("entity, window and before go with an aggregate")
 
 
 def _aggregate_fault(feature: Feature, declared: FeatureList) -> str | None:
     if feature.entity not in declared.entities:
         return f"entity {feature.entity!r} is not declared"
     if feature.aggregate == SECONDS_SINCE_LAST:
-        return f"{SECONDS_SINCE_LAST} takes no window" if feature.window else None
+        return f"{SECONDS_SINCE_LAST} takes no window and no before" if feature.window or feature.before else None
     if feature.aggregate not in AGGREGATES:
         return f"aggregate is one of {', '.join((*AGGREGATES, SECONDS_SINCE_LAST))}"
     if feature.window not in declared.windows:
