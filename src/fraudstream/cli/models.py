@@ -177,7 +177,7 @@ def list_versions(
         for version in found.versions(model):
             manifest = found.manifest(model, version)
             star = "*" if aliases and aliases.champion == version else " "
-            ap = _figure(manifest.validation.metrics.get("average_precision"))
+            ap = _figure(manifest.validation.metrics.get("ap"))
             kind = manifest.training.estimator.rpartition(".")[2]
             typer.echo(f"{star} {model} {version:>4}  {manifest.created_at[:19]}Z  AP {ap}  {kind}")
 
@@ -214,8 +214,10 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _print_figures(figures: Mapping[str, float | None]) -> None:
+    from fraudstream.models.quality import label_of  # noqa: PLC0415 - --help must not load numpy
+
     for name, value in figures.items():
-        typer.echo(f"  {name.replace('_', ' '):42} {_figure(value)}")
+        typer.echo(f"  {label_of(name):30} {_figure(value)}")
 
 
 def _figure(value: float | None) -> str:

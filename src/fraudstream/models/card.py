@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from fraudstream.models.artefact import Manifest
+from fraudstream.models.quality import label_of
 
 
 def render(manifest: Manifest) -> str:
@@ -88,14 +89,14 @@ def _list(entries: Mapping[str, str]) -> str:
 
 
 def _table(metrics: Mapping[str, float | None]) -> str:
-    rows = [f"| {name.replace('_', ' ')} | {figure(value)} |" for name, value in metrics.items()]
+    rows = [f"| {label_of(name)} | {figure(value)} |" for name, value in metrics.items()]
     return "\n".join(["| metric | value |", "|---|---|", *rows])
 
 
 def _slices(slices: Mapping[str, Mapping[str, float | None]]) -> str:
     columns = list(next(iter(slices.values()), {}))
     head = [
-        "| slice | " + " | ".join(name.replace("_", " ") for name in columns) + " |",
+        "| slice | " + " | ".join(label_of(name) for name in columns) + " |",
         "|---" * (len(columns) + 1) + "|",
     ]
     return "\n".join(

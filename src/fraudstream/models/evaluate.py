@@ -106,9 +106,7 @@ def evaluate(artefact: Artefact, settings: EvaluateSettings, on_rows: OnRows | N
     found = figures(kept, review=thresholds.review, block=thresholds.block, known=known)
     if settings.remove_known_cards:
         # The name promises all cards; without the known ones it is the other figure.
-        found["card_precision_100"] = none_if_nan(
-            metrics.card_precision(scored.days, scored.cards, scored.frauds, scored.scores)
-        )
+        found["cp_100"] = none_if_nan(metrics.card_precision(scored.days, scored.cards, scored.frauds, scored.scores))
     report = Report(
         model=artefact.manifest.name,
         version=artefact.manifest.version,

@@ -170,7 +170,7 @@ def _aggregate_words(declared: specs.FeatureList, feature: specs.Feature, value:
 def _stretch(window: specs.Window) -> str:
     length = _span(specs.duration_ms(window.length))
     if window.delay_ms:
-        return f"in the {length} up to {_span(window.delay_ms, bare=False)} ago"
+        return f"in the {length} that ended {_span(window.delay_ms, bare=False)} ago"
     return f"in the last {length}"
 
 

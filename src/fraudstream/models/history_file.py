@@ -77,6 +77,8 @@ class History:
         milliseconds. `is_fraud`: true or false, 1 or 0.
     features
         Its extra fields are read too.
+    chunk_rows
+        Transactions per chunk; the features do not depend on it.
     labelled
         Whether `is_fraud` must be there; without it every transaction counts as legitimate.
 
@@ -93,7 +95,10 @@ class History:
         For a file that cannot be read, lacks a column, or holds a value the live system would refuse.
     """
 
-    def __init__(self, path: Path, features: FeatureSet, *, labelled: bool = True) -> None:
+    def __init__(
+        self, path: Path, features: FeatureSet, *, labelled: bool = True, chunk_rows: int = CHUNK_ROWS
+    ) -> None:
+        self._chunk_rows = chunk_rows
         self.path = path
         self.notes: tuple[str, ...] = ()
         self._sorted: pa.Table | None = None
@@ -118,9 +123,11 @@ class History:
     def chunks(self, until_ms: int | None = None) -> Iterator[Chunk]:
         """All transactions in event-time order (ties in file order), those at `until_ms` and later left out."""
         before: set[str] = set()
-        for batch in self._batches(self._columns) if self._sorted is None else self._sorted.to_batches(CHUNK_ROWS):
-            for start in range(0, len(batch), CHUNK_ROWS):
-                chunk = self._chunk(batch.slice(start, CHUNK_ROWS))
+        for batch in (
+            self._batches(self._columns) if self._sorted is None else self._sorted.to_batches(self._chunk_rows)
+        ):
+            for start in range(0, len(batch), self._chunk_rows):
+                chunk = self._chunk(batch.slice(start, self._chunk_rows))
                 stop = len(chunk) if until_ms is None else int(np.searchsorted(chunk.times_ms, until_ms))
                 if stop:
                     before = self._unique(chunk, before)

@@ -51,11 +51,10 @@ def count_axis(high: float, title: str) -> Axis:
 
 
 def log_axis(low: float, high: float, title: str) -> Axis:
-    """Powers of ten around [low, high]; both above 0."""
-    first, last = math.floor(math.log10(low)), math.ceil(math.log10(max(high, low * 1.01)))
-    return Axis(
-        10.0**first, 10.0**last, [(10.0**at, f"{10.0**at:,g}") for at in range(first, last + 1)], title, math.log10
-    )
+    """From `low` to the power of ten at or above `high`, marked at powers of ten; both above 0."""
+    last = math.ceil(math.log10(max(high, low * 10)))
+    marks = [(10.0**at, f"{10.0**at:,.10g}") for at in range(math.ceil(math.log10(low)), last + 1)]
+    return Axis(low, 10.0**last, marks, title, math.log10)
 
 
 def odds_axis(title: str) -> Axis:

@@ -16,6 +16,19 @@ HOUR_MS = 3_600_000
 AMOUNT_BANDS = ((0.0, 25.0), (25.0, 100.0), (100.0, 250.0), (250.0, math.inf))
 
 
+# What a reader sees for names whose words do not speak for themselves.
+LABELS: Mapping[str, str] = {
+    "auc": "AUC ROC",
+    "ap": "average precision",
+    "cp_100": "CP@100, all cards",
+    "cp_100_unknown_cards": "CP@100, without known cards",
+    "precision_review": "precision, review and block",
+    "recall_review": "recall, review and block",
+    "precision_block": "precision, block",
+    "recall_block": "recall, block",
+}
+
+
 @dataclass(frozen=True)
 class Scored:
     """`n` transactions with what happened and what was thought, column by column."""
@@ -52,15 +65,13 @@ def figures(scored: Scored, *, review: float, block: float | None, known: BoolAr
     reviewed = metrics.at_threshold(scored.frauds, scored.scores, review)
     blocked = metrics.at_threshold(scored.frauds, scored.scores, math.inf if block is None else block)
     found: dict[str, float] = {
-        "auc_roc": metrics.auc_roc(points),
-        "average_precision": metrics.average_precision(points),
-        "card_precision_100": metrics.card_precision(scored.days, scored.cards, scored.frauds, scored.scores),
+        "auc": metrics.auc_roc(points),
+        "ap": metrics.average_precision(points),
+        "cp_100": metrics.card_precision(scored.days, scored.cards, scored.frauds, scored.scores),
     }
     if known is not None:
         rest = scored.where(~known)
-        found["card_precision_100_without_known_cards"] = metrics.card_precision(
-            rest.days, rest.cards, rest.frauds, rest.scores
-        )
+        found["cp_100_unknown_cards"] = metrics.card_precision(rest.days, rest.cards, rest.frauds, rest.scores)
     found |= {
         "log_loss": metrics.log_loss(scored.frauds, scored.scores),
         "expected_calibration_error": metrics.expected_calibration_error(scored.frauds, scored.scores),
@@ -90,8 +101,8 @@ def slices(scored: Scored, *, review: float, utc_offset_ms: int = 0) -> dict[str
         values: Mapping[str, float] = {
             "transactions": len(part),
             "frauds": reviewed.frauds,
-            "auc_roc": metrics.auc_roc(points),
-            "average_precision": metrics.average_precision(points),
+            "auc": metrics.auc_roc(points),
+            "ap": metrics.average_precision(points),
             "precision_review": reviewed.precision,
             "recall_review": reviewed.recall,
         }
@@ -108,3 +119,8 @@ def _band(low: float, high: float) -> str:
     if math.isinf(high):
         return f"amount {low:g} and more"
     return f"amount below {high:g}" if not low else f"amount {low:g} to {high:g}"
+
+
+def label_of(name: str) -> str:
+    """A figure's name for a reader."""
+    return LABELS.get(name, name.replace("_", " "))

@@ -19,7 +19,7 @@ from fraudstream.models.plots import (
     share_axis,
     thinned,
 )
-from fraudstream.models.quality import Scored
+from fraudstream.models.quality import Scored, label_of
 
 HISTOGRAM_BINS = 40
 # Bins of the calibration plot: even in log-odds, where scores of rare events live.
@@ -28,10 +28,10 @@ CALIBRATION_EDGES = (0.0005, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 0.5, 0.7, 0.9, 
 _Z95 = 1.96
 
 _TILES: Mapping[str, tuple[str, str]] = {
-    "auc_roc": ("AUC ROC", "a random fraud scores higher than a random legitimate transaction this often"),
-    "average_precision": ("Average precision", "precision, averaged over the frauds found one after the other"),
-    "card_precision_100": ("CP@100", "share of each day's 100 most suspicious cards that are compromised; all cards"),
-    "card_precision_100_without_known_cards": ("CP@100, unknown cards", "the same without cards already known"),
+    "auc": ("AUC ROC", "a random fraud scores higher than a random legitimate transaction this often"),
+    "ap": ("Average precision", "precision, averaged over the frauds found one after the other"),
+    "cp_100": ("CP@100", "share of each day's 100 most suspicious cards that are compromised; all cards"),
+    "cp_100_unknown_cards": ("CP@100, unknown cards", "the same without cards already known"),
     "precision_review": ("Precision", "share of alerts that are frauds"),
     "recall_review": ("Recall", "share of frauds that raised an alert"),
     "alerts_per_day": ("Alerts a day", "on average"),
@@ -72,7 +72,7 @@ def render(evaluation: Evaluation) -> str:
         '<section class="plots">',
         *(f"<figure><h2>{escape(name)}</h2><p>{escape(text)}</p>{svg}</figure>" for name, text, svg in plots),
         "</section>",
-        _table("All figures", ("figure", "value"), [(_words(k), figure(v)) for k, v in report.metrics.items()]),
+        _table("All figures", ("figure", "value"), [(label_of(k), figure(v)) for k, v in report.metrics.items()]),
         _slices_table(report),
         _days_table(report),
         f"<footer>{escape(_footer(report))}</footer>",
@@ -165,7 +165,7 @@ def _histogram_plot(scored: Scored) -> str:
     legit = np.histogram(scored.scores[~scored.frauds], edges)[0]
     fraud = np.histogram(scored.scores[scored.frauds], edges)[0]
     top = float(max(legit.max(initial=1), fraud.max(initial=1)))
-    plot = Plot(share_axis("score"), log_axis(0.8, top, "transactions"), "Histogram of scores")
+    plot = Plot(share_axis("score"), log_axis(0.5, top, "transactions"), "Histogram of scores")
     lefts, rights = edges[:-1].tolist(), edges[1:].tolist()
     plot.bars(lefts, rights, legit.astype(float).tolist(), "c1", "legitimate")
     return plot.bars(lefts, rights, fraud.astype(float).tolist(), "c2", "fraud").svg()
@@ -213,7 +213,7 @@ def _days_plot(report: Report) -> str:
 def _slices_table(report: Report) -> str:
     columns = list(next(iter(report.slices.values()), {}))
     rows = [(name, *(figure(values[column]) for column in columns)) for name, values in report.slices.items()]
-    return _table("By slice", ("slice", *map(_words, columns)), rows)
+    return _table("By slice", ("slice", *map(label_of, columns)), rows)
 
 
 def _days_table(report: Report) -> str:
@@ -236,7 +236,3 @@ def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> st
         f'<section class="table"><h2>{escape(title)}</h2><table><thead><tr>{columns}</tr></thead>'
         f"<tbody>{lines}</tbody></table></section>"
     )
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")
