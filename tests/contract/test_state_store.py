@@ -198,6 +198,18 @@ def test_a_hot_terminal_fits_one_batch(store: StateStore) -> None:
     assert store.counts()["decided"] == 2000
 
 
+def test_sums_that_no_longer_fit_stay_at_the_largest_number(store: StateStore) -> None:
+    """Squares of the largest amounts saturate in the store as they do in memory, in one batch and over several."""
+    most = 3_000_000_000
+    desk = Desk(store)
+    desk.process(transaction("t0", minor=most))
+    desk.process(transaction("t1", minor=most), transaction("t2", minor=most))
+    expected = States(TERMINAL.layout, 1)
+    observe(expected, np.zeros(3, np.int64), np.full(3, NOON_MS), np.full(3, most))
+    assert store.rows({"terminal": ["w1"]})["terminal"] == expected.to_rows()
+    assert 2**63 - 1 in terminal_states(store).columns[1]["squares"]
+
+
 def test_warm_rows_are_there_for_the_first_transaction(store: StateStore) -> None:
     """Rows that a warm-up wrote are gathered and added to, those of owned and of shared keys."""
     rows = {}
@@ -276,6 +288,18 @@ def test_a_retry_with_another_time_is_recognised_over_a_generations_edge(
     desk.process(transaction("t1", at_ms=at_ms))
     retry = desk.process(transaction("t1", at_ms=at_ms + late_ms))
     assert (retry.decided, retry.duplicates) == ([], 1)
+
+
+def test_of_two_decisions_with_one_id_the_nearest_is_told_and_the_earliest_found(store: StateStore) -> None:
+    """An id that came again far away in time was decided twice: a gather tells the one of its generation, a look-up the
+    earlier one.
+    """
+    desk = Desk(store)
+    (later,) = desk.process(transaction("t1", at_ms=EDGE_MS + 2 * HOUR_MS)).decided
+    (earlier,) = desk.process(transaction("t1", at_ms=EDGE_MS - 2 * HOUR_MS)).decided
+    times = (EDGE_MS + HOUR_MS // 2, EDGE_MS - HOUR_MS // 2)
+    assert store.gather({}, [Sighting("t1", at_ms) for at_ms in times]).decisions == [later, earlier]
+    assert store.decision("t1") == earlier
 
 
 def test_other_settings_of_size_still_find_old_decisions(open_store: StoreFactory) -> None:
@@ -418,8 +442,10 @@ def test_early_labels_do_not_wait_for_ever(open_store: StoreFactory) -> None:
     assert desk.label(label("t1")) == [LabelStatus.PARKED]
     assert desk.label(label("t2")) == [LabelStatus.PARKED]
     assert desk.store.counts() == {"labels.expired": 1}
-    desk.process(transaction("t1"))
-    assert frauds(desk.store) == [0, 0]
+    desk.process(transaction("t1"), transaction("t2"))
+    assert frauds(desk.store) == [1, 1]
+    assert desk.label(label("t3")) == [LabelStatus.PARKED]
+    assert desk.store.counts()["labels.expired"] == 1  # the label of t2 was joined, not given up
 
 
 # --- counters ----------------------------------------------------------------------------------------------------------
