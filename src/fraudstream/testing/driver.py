@@ -1,7 +1,4 @@
-"""For tests of those who build on fraudstream: pipe records in, read records out, crash in between. No broker, no Redis.
-
-The real codec, engine and commit rules run; only Kafka and Redis are replaced, by a log and `MemoryStore`.
-"""
+"""One worker over one log: pipe records in, read records out, crash in between."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -15,11 +12,12 @@ from msgspec import Struct
 from fraudstream.adapters.memory import MemoryPublisher, MemoryStore
 from fraudstream.codec import read_dead_letter
 from fraudstream.core.features import FeatureSet
-from fraudstream.core.ports import Model, StateStore
+from fraudstream.core.ports import Model, Publisher, StateStore
 from fraudstream.core.windows import FloatArray
 from fraudstream.events import Contribution
 from fraudstream.services.labelling import Labeller
 from fraudstream.services.scoring import Ending, Processed, Scorer
+from fraudstream.testing.faults import FlakyBroker, FlakyStore, Hook
 from fraudstream.topics import TOPICS
 
 EPOCH_MS: Final = 1_530_403_200_000  # 2018-07-01T00:00:00Z
@@ -84,7 +82,7 @@ def card_transaction(
 
 
 class Driver:
-    """One worker over one log.
+    """One worker over one log. `at` plants faults between its steps (`fails`, `kills`, or a hook of your own).
 
     Examples
     --------
@@ -95,7 +93,12 @@ class Driver:
     """
 
     def __init__(
-        self, *, model: Model | None = None, features: FeatureSet | None = None, store: StateStore | None = None
+        self,
+        *,
+        model: Model | None = None,
+        features: FeatureSet | None = None,
+        store: StateStore | None = None,
+        at: Hook | None = None,
     ) -> None:
         self.features = features or FeatureSet.default()
         self.model = model or toy_model(self.features)
@@ -104,8 +107,10 @@ class Driver:
         self.now_ms = EPOCH_MS
         self.log: dict[int, list[FakeRecord]] = {}
         self.committed: dict[int, int] = {}
+        self._reached: StateStore = FlakyStore(self.store, at) if at else self.store
+        self._outlet: Publisher = FlakyBroker(self.publisher, at) if at else self.publisher
         self._scorer = self._start()
-        self._labeller = Labeller(self.features, self.store, self.publisher, clock_ms=lambda: self.now_ms)
+        self._labeller = Labeller(self.features, self._reached, self._outlet, clock_ms=lambda: self.now_ms)
 
     def __enter__(self) -> "Driver":
         return self
@@ -183,7 +188,7 @@ class Driver:
         return [letter.reason for letter in map(read_dead_letter, letters) if letter]
 
     def _start(self) -> Scorer:
-        return Scorer(self.features, self.model, self.store, self.publisher, clock_ms=lambda: self.now_ms)
+        return Scorer(self.features, self.model, self._reached, self._outlet, clock_ms=lambda: self.now_ms)
 
     def _published(self, topic: str) -> list[dict[str, Any]]:
         return [json.loads(m.value or b"null") for m in self.publisher.messages if m.topic == topic]
