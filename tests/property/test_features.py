@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fraudstream.core import spec as specs
@@ -44,6 +44,7 @@ class Memory:
         return self.features.matrix(columns, observed)
 
 
+@settings(max_examples=200)
 @given(documents(), streams(), st.data())
 def test_every_feature_of_every_transaction_is_its_definition(
     document: dict[str, Any], stream: list[Seen], data: st.DataObject

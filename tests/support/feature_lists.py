@@ -35,12 +35,12 @@ class Seen(NamedTuple):
 @st.composite
 def documents(draw: st.DrawFn) -> dict[str, Any]:
     """Any legal feature list over a few entities and windows."""
-    windows = draw(st.lists(st.sampled_from(sorted(WINDOWS)), min_size=1, max_size=4, unique=True))
+    windows = draw(st.lists(st.sampled_from(sorted(WINDOWS)), min_size=1, max_size=3, unique=True))
     late = [name for name in windows if name.startswith("late")]
     # With fraud windows on the card, its rows are shared and can keep neither maximum nor time.
     card_frauds = draw(st.booleans())
     features: dict[str, Any] = {}
-    for number in range(draw(st.integers(1, 10))):
+    for number in range(draw(st.integers(4, 12))):
         entity = draw(st.sampled_from(sorted(ENTITIES)))
         aggregates = ["count", "sum", "mean", "std"]
         if late and (entity == "terminal" or (entity == "card" and card_frauds)):
@@ -81,9 +81,16 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
 def streams(draw: st.DrawFn, *, size_max: int = 15) -> list[Seen]:
     """Transactions of a few cards, terminals and shops, mostly in order; some very late, some far ahead."""
     now_ms = START_MS
-    steps = st.one_of(st.integers(0, 2 * MINUTE_MS), st.integers(0, DAY_MS), st.integers(-3 * DAY_MS, 4 * DAY_MS))
+    # Within the rings of every hop there is: minutes, tens of minutes, days; and hours, for the calendar.
+    steps = st.one_of(
+        st.integers(0, 2 * MINUTE_MS),
+        st.integers(-8, 8).map(lambda minutes: minutes * MINUTE_MS),
+        st.integers(-40, 40).map(lambda minutes: minutes * MINUTE_MS),
+        st.integers(0, 24).map(lambda halves: halves * 30 * MINUTE_MS),
+        st.integers(-3 * DAY_MS, 4 * DAY_MS),
+    )
     seen = []
-    for number in range(draw(st.integers(0, size_max))):
+    for number in range(draw(st.integers(size_max // 2, size_max))):
         step = draw(steps)
         at_ms = now_ms + step
         now_ms = at_ms if step >= 0 and draw(st.booleans()) else now_ms
