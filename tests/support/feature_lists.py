@@ -73,7 +73,10 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
         "entities": ENTITIES,
         "windows": {n: dict(zip(("length", "hop", "delay"), WINDOWS[n], strict=True)) for n in windows},
         "features": features,
-        "calendar": {"utc_offset": draw(st.sampled_from(["+00:00", "-09:30", "+14:00"]))},
+        "calendar": {
+            "utc_offset": draw(st.sampled_from(["+00:00", "-09:30", "+14:00"])),
+            "lateness": draw(st.sampled_from(["0s", "90s", "1d"])),
+        },
     }
 
 
@@ -147,14 +150,15 @@ def key_by_definition(transaction: Transaction, source: str) -> str | None:
 
 
 def _depths(declared: specs.FeatureList) -> dict[tuple[str, int], int]:
-    """How many tiles of a hop an entity keeps: as many as the longest of its windows with this hop needs."""
+    """How many tiles of a hop an entity keeps: what its longest window with this hop needs, and what lateness adds."""
     depths: dict[tuple[str, int], int] = {}
     for feature in declared.features.values():
         if feature.window:
             window = declared.windows[feature.window]
             place = (feature.entity, window.hop_ms)
             depths[place] = max(depths.get(place, 0), _tiles_back(window)[1])
-    return depths
+    late_ms = specs.duration_ms(declared.calendar.lateness)
+    return {(name, hop): depth + min(math.ceil(late_ms / hop), depth) for (name, hop), depth in depths.items()}
 
 
 def _tiles_back(window: specs.Window) -> tuple[int, int]:

@@ -226,6 +226,8 @@ class FeatureSet:
                 self._reads[name][window, column, before] = len(reads)
                 reads.append(Read(number, column, start, stop, before))
             depth = max(read.stop for read in reads if read.ring == number)
+            # Tiles for those that come late; at most as many again, or short hops would pay for a long lateness.
+            depth += min(-(-self.spec.calendar.lateness_ms // hop_ms), depth)
             kept = {column for _, column, _ in looks}
             rings.append(Ring(hop_ms, depth, tuple(column for column in _STORAGE_ORDER if column in kept)))
         owned = source == specs.TOPIC_KEY_FIELD and not any(FRAUDS in ring.columns for ring in rings)

@@ -51,15 +51,24 @@ class Window(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Calendar(Struct, frozen=True, forbid_unknown_fields=True):
-    """The clock on the wall of the card holders."""
+    """The clock on the wall of the card holders, and how far behind it a transaction may come.
+
+    `lateness`: a transaction whose event time lies up to this much before the newest of its card or terminal still finds its
+    windows whole. Partitions of a backlog are not read in step, so a terminal's transactions do not come in order.
+    """
 
     utc_offset: str = "+00:00"
+    lateness: str = "0s"
 
     @property
     def utc_offset_ms(self) -> int:
         sign = -1 if self.utc_offset[0] == "-" else 1
         hours, minutes = self.utc_offset[1:].split(":")
         return sign * (int(hours) * 60 + int(minutes)) * 60_000
+
+    @property
+    def lateness_ms(self) -> int:
+        return duration_ms(self.lateness)
 
 
 class Feature(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -136,6 +145,10 @@ def parse(document: Mapping[str, Any]) -> FeatureList:
     )
     if not re.fullmatch(r"[+-](0\d|1[0-4]):[0-5]\d", declared.calendar.utc_offset):
         raise SettingsError(f"calendar: utc_offset {declared.calendar.utc_offset!r} is not of the form +02:00")
+    try:
+        duration_ms(declared.calendar.lateness)
+    except SettingsError as error:
+        raise SettingsError(f"calendar: lateness {error}") from error
     for name, window in declared.windows.items():
         _check_window(name, window)
     for at, (name, feature) in enumerate(declared.features.items()):

@@ -284,9 +284,7 @@ def _add(states: States, number: int, at: _Visit, added: dict[str, "IntArray | i
                 cells[rows, slots] = np.maximum(cells[rows, slots], amount)
 
 
-def _read(
-    states: States, number: int, visit: _Visit, out: IntArray, turn: slice | IntArray, *, before: bool
-) -> None:
+def _read(states: States, number: int, visit: _Visit, out: IntArray, turn: slice | IntArray, *, before: bool) -> None:
     tiles = states.layout.rings[number].tiles
     k, tile, head = visit.k, visit.tile, visit.head
     reads = [(at, read) for at, read in enumerate(states.layout.reads) if (read.ring, read.before) == (number, before)]
