@@ -30,7 +30,8 @@ R = TypeVar("R")
 # Between attempts while Redis or Kafka is away: short at first, as most outages are, then a steady knock.
 RETRY_S_FIRST: Final = 0.1
 RETRY_S_MAX: Final = 5.0
-# A partition that another worker took is tried again this often, in case the other one is only slow to be heard of.
+# How long a worker that was fenced waits to hear that the partition is another's now. Hearing nothing, it owns it still:
+# the other one was late (it took the lease of an assignment that had passed), and nobody would ever write it again.
 FENCED_RETRY_S: Final = 1.0
 
 
@@ -110,8 +111,12 @@ def score_role(settings: Settings, scorer: Scorer, health: Health) -> Role:
             await role.app.consumer.seek(TP(records[0].topic, partition), done.resume_at)
             return False
         if done.ending is Ending.FENCED:
-            log.warning("partition %d belongs to another worker: its batch is dropped here", partition)
+            log.warning("partition %d was taken by another worker: its batch is dropped here", partition)
             await asyncio.sleep(FENCED_RETRY_S)
+            resume_at = await runner.call("score", current, lambda: scorer.retake(partition, records[0].offset))
+            if resume_at is not None:
+                log.warning("partition %d is this worker's still: read again from offset %d", partition, resume_at)
+                await role.app.consumer.seek(TP(records[0].topic, partition), resume_at)
             return False
         for name in ("decided", "alerts", "duplicates", "repeated", "rejected"):
             health.totals[name] += getattr(done, name)

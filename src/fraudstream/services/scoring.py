@@ -19,7 +19,7 @@ from enum import Enum
 from fraudstream.codec import Limits, decode_transaction
 from fraudstream.core.engine import Arrival, Outcome, ask, decide
 from fraudstream.core.features import FeatureSet
-from fraudstream.core.ports import CommitStatus, Lease, Model, Publisher, StateStore
+from fraudstream.core.ports import Commit, CommitStatus, Lease, Model, Publisher, StateStore
 from fraudstream.errors import ModelError, StateUnavailable
 from fraudstream.events import Record, Rejected
 from fraudstream.services.publishing import of_decisions, of_rejected
@@ -83,6 +83,8 @@ class Scorer:
         self._limits = limits or Limits()
         self._publish_decisions = publish_decisions
         self._leases: dict[int, Lease] = {}
+        # Where a commit's answer was lost: it may be applied already, or any moment now, with what was decided then.
+        self._unanswered: dict[int, int] = {}
 
     @property
     def partitions(self) -> frozenset[int]:
@@ -94,9 +96,18 @@ class Scorer:
         self._leases[partition] = self._store.take_lease(partition)
         return self._leases[partition]
 
+    def retake(self, partition: int, first_offset: int) -> int:
+        """Take the lease anew for a batch that begins at `first_offset`; the offset to read on from.
+
+        Where the store is, but never past the batch: the store may be ahead by a commit whose answer was lost and whose
+        decisions were never published. Read again, they are repeated. Raises `StateUnavailable`.
+        """
+        return min(first_offset, self.take(partition).watermark + 1)
+
     def release(self, partition: int) -> None:
         """Forget a partition that was revoked."""
         self._leases.pop(partition, None)
+        self._unanswered.pop(partition, None)
 
     def process(self, partition: int, records: Sequence[Record]) -> Processed:
         """Take a non-empty batch of one partition, in offset order, through all steps.
@@ -111,7 +122,7 @@ class Scorer:
         fresh_rejects = Counter(f"rejected.{why.reason}" for record, why in rejected if record.offset > lease.watermark)
         for _ in range(CONFLICTS_MAX):
             outcome = self._decide(lease, arrivals, last, fresh_rejects)
-            status = self._store.commit(outcome.commit) if last > lease.watermark else CommitStatus.APPLIED
+            status = self._commit(outcome.commit) if last > lease.watermark else CommitStatus.APPLIED
             if status is not CommitStatus.CONFLICT:
                 break
         else:
@@ -120,9 +131,20 @@ class Scorer:
             self.release(partition)
             return Processed(Ending.FENCED)
         if status is CommitStatus.REWOUND:
-            return Processed(Ending.REWOUND, resume_at=self.take(partition).watermark + 1)
-        self._leases[partition] = replace(lease, watermark=max(last, lease.watermark))
+            return Processed(Ending.REWOUND, resume_at=self.retake(partition, records[0].offset))
+        lease = self._leases[partition] = replace(lease, watermark=max(last, lease.watermark))
+        if partition in self._unanswered:
+            # Perhaps an earlier try was the one applied: publish what is stored, not what was decided this time.
+            outcome = self._decide(lease, arrivals, last, Counter())
+            del self._unanswered[partition]
         return self._publish(outcome, rejected)
+
+    def _commit(self, commit: Commit) -> CommitStatus:
+        try:
+            return self._store.commit(commit)
+        except StateUnavailable:
+            self._unanswered[commit.lease.partition] = commit.watermark
+            raise
 
     def _decode(self, records: Sequence[Record]) -> tuple[list[Arrival], list[tuple[Record, Rejected]]]:
         arrivals: list[Arrival] = []

@@ -1,0 +1,162 @@
+"""What must be true once a run is healed and drained: the same as after one sequential pass, and nothing is missing."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+from faust.types import TP
+from msgspec.structs import replace
+
+from fraudstream.adapters.memory import MemoryPublisher, MemoryStore
+from fraudstream.codec import encode_alert, encode_decision, read_dead_letter
+from fraudstream.core.ports import Outgoing
+from fraudstream.events import Decision
+from fraudstream.services.labelling import Labeller
+from fraudstream.services.scoring import Scorer
+from fraudstream.testing import FakeRecord
+from fraudstream.topics import TOPICS
+from tests.simulation.logs import FEATURES, TERMINALS, Logs, Position
+from tests.simulation.worker import AgeingModel
+
+if TYPE_CHECKING:
+    from tests.simulation.simulation import Simulation
+
+
+def check(run: Simulation) -> None:
+    """Raise `AssertionError` with what is wrong."""
+    logs, store, broker = run.logs, run.store, run.broker
+    ends = {tp: len(log) for tp, log in logs.all().items() if log}
+    assert {tp: broker.committed.get(tp) for tp in ends} == ends, "committed offsets are not the ends of the logs"
+    decisions = dict(zip(logs.copies, store.gather_decisions(list(logs.copies)), strict=True))
+    for name, decision in decisions.items():
+        assert decision is not None, f"{name} was never decided"
+        copies = logs.copies[name]
+        fair = copies if name in logs.crossed else copies[:1]
+        assert (decision.partition, decision.offset) in fair, f"{name} was decided for another record than its first"
+    known = {name: decision for name, decision in decisions.items() if decision is not None}
+    _check_counts(logs, dict(store.counts()))
+    _check_published(known, logs, broker.messages, rewound=run.rewound > 0)
+    _check_state(store, known, sequential(logs, known))
+
+
+def _check_counts(logs: Logs, counts: dict[str, int]) -> None:
+    rejected = sum(n for name, n in counts.items() if name.startswith("rejected."))
+    expected = len(logs.copies), logs.size - len(logs.copies) - len(logs.poison), len(logs.poison)
+    found = counts.get("decided", 0), counts.get("duplicates", 0), rejected
+    assert found == expected, f"decided, duplicates, rejected: counted {found}, sent {expected}"
+
+
+def _check_published(known: dict[str, Decision], logs: Logs, messages: list[Outgoing], *, rewound: bool) -> None:
+    said: dict[str, dict[str, set[bytes]]] = {TOPICS.alerts: defaultdict(set), TOPICS.decisions: defaultdict(set)}
+    letters: dict[str, set[Position]] = {TOPICS.transactions_dead_letter: set(), TOPICS.labels_dead_letter: set()}
+    for message in messages:
+        if message.topic in said:
+            value = _content(message.value, rewound=rewound)
+            said[message.topic][json.loads(value)["transaction_id"]].add(value)
+        else:
+            letter = read_dead_letter(message.headers)
+            assert letter is not None
+            letters[message.topic].add((letter.partition, letter.offset))
+    alerts = {name: {_content(encode_alert(d), rewound=rewound)} for name, d in known.items() if d.action != "allow"}
+    answers = {name: {_content(encode_decision(d), rewound=rewound)} for name, d in known.items()}
+    _assert_same("alerts", said[TOPICS.alerts], alerts)
+    _assert_same("published decisions", said[TOPICS.decisions], answers)
+    assert letters[TOPICS.transactions_dead_letter] == logs.poison, "dead letters are not the poison"
+    assert letters[TOPICS.labels_dead_letter] == logs.poison_labels, "labels' dead letters are not their poison"
+
+
+def _content(value: bytes | None, *, rewound: bool) -> bytes:
+    """What a repetition has to repeat: every byte, unless the store lost the answer and it was decided anew."""
+    assert value is not None
+    if not rewound:
+        return value
+    told = json.loads(value)
+    return json.dumps({**told, "decided_at": "", "model": ""}).encode()
+
+
+def sequential(logs: Logs, known: dict[str, Decision]) -> MemoryStore:
+    """One pass with one worker over the same logs. Of crossed copies, the one that was decided comes first."""
+    store, publisher, now_ms = MemoryStore(FEATURES, clock_ms=lambda: 0), MemoryPublisher(), 0
+    scorer = Scorer(FEATURES, AgeingModel(0), store, publisher, clock_ms=lambda: now_ms)
+    labeller = Labeller(FEATURES, store, publisher, clock_ms=lambda: now_ms)
+    done: set[Position] = set()
+    for number, stage in enumerate(logs.stages):
+        waits = _waits(logs, known)
+        todo = {tp: records for tp, records in stage.items() if tp.topic == TOPICS.transactions and records}
+        if number == 0:
+            for partition in range(3):
+                scorer.take(partition)
+        while todo:
+            ready = {tp: _until_blocked(records, waits, done) for tp, records in todo.items()}
+            assert any(ready.values()), "no order of the records explains which of the crossed copies were decided"
+            for tp, count in ready.items():
+                if count:
+                    scorer.process(tp.partition, todo[tp][:count])
+                    done.update((tp.partition, record.offset) for record in todo[tp][:count])
+                    todo[tp] = todo[tp][count:]
+            todo = {tp: records for tp, records in todo.items() if records}
+        for tp, records in stage.items():
+            if tp.topic == TOPICS.labels and records:
+                labeller.process(records)
+    return store
+
+
+def _waits(logs: Logs, known: dict[str, Decision]) -> dict[Position, Position]:
+    """Crossed copies that lost, and the copy each has to wait for."""
+    winners = {name: (known[name].partition, known[name].offset) for name in logs.crossed}
+    return {
+        copy: winners[name] for name in logs.crossed for copy in logs.copies[name] if copy[0] != winners[name][0]
+    }
+
+
+def _until_blocked(records: list[FakeRecord], waits: dict[Position, Position], done: set[Position]) -> int:
+    for count, record in enumerate(records):
+        wanted = waits.get((record.partition, record.offset))
+        if wanted is not None and wanted not in done:
+            return count
+    return len(records)
+
+
+def _check_state(store: MemoryStore, known: dict[str, Decision], expected: MemoryStore) -> None:
+    names = list(known)
+    decided = {name: _timeless(decision) for name, decision in known.items()}
+    passed = dict(zip(names, expected.gather_decisions(names), strict=True))
+    _assert_same("stored decisions", decided, {name: d and _timeless(d) for name, d in passed.items()})
+    cards = list({decision.card_id: None for decision in known.values()})
+    keys = {"card": cards, "terminal": TERMINALS}
+    rows, rows_passed = store.rows(keys), expected.rows(keys)
+    for entity, wanted in keys.items():
+        by_key = (dict(zip(wanted, found[entity], strict=True)) for found in (rows, rows_passed))
+        _assert_same(f"rows of {entity}", *by_key)
+    _assert_same("counters", dict(store.counts()), dict(expected.counts()))
+    _assert_same("verdicts", _verdicts(store), _verdicts(expected))
+    parked, parked_passed = ({n: l.is_fraud for n, l in s._parked.items()} for s in (store, expected))
+    _assert_same("parked labels", parked, parked_passed)
+
+
+def _timeless(decision: Decision) -> Decision:
+    """All that cannot differ between two runs: not when, and not by which of equal models."""
+    return replace(decision, decided_at_ms=0, model_version="")
+
+
+def _verdicts(store: MemoryStore) -> dict[str, bool]:
+    return {name: verdict for g in store._generations.values() for name, verdict in g.verdicts.items()}
+
+
+def _assert_same(what: str, found: Any, expected: Any) -> None:
+    differing = {
+        key: (found.get(key), expected.get(key))
+        for key in {**expected, **found}
+        if found.get(key) != expected.get(key)
+    }
+    assert not differing, f"{what} differ: " + "; ".join(f"{k}: {_told(*pair)}" for k, pair in differing.items())
+
+
+def _told(found: Any, expected: Any) -> str:
+    """Two values in words; of two decisions, the fields in which they differ."""
+    if isinstance(found, Decision) and isinstance(expected, Decision):
+        fields = {f: (getattr(found, f), getattr(expected, f)) for f in Decision.__struct_fields__}
+        return ", ".join(f"{f} {_told(*pair)}" for f, pair in fields.items() if pair[0] != pair[1])
+    return f"found {found!r}, expected {expected!r}"

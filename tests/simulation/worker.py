@@ -1,0 +1,257 @@
+"""A virtual broker and virtual workers: the transport's rules about batches, seeks and commits, without its sockets.
+
+The worker mirrors `adapters/kafka_transport.py` and `app.py` step by step, with their own parts where they are free of
+a client: `OffsetRun`, `Backlog`, `start_offset`, `Scorer`, `Labeller`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from random import Random
+
+import numpy as np
+import numpy.typing as npt
+from faust.types import TP
+
+from fraudstream.adapters.kafka_batches import Backlog, OffsetRun
+from fraudstream.adapters.memory import MemoryPublisher
+from fraudstream.app import start_offset
+from fraudstream.core.ports import StateStore
+from fraudstream.core.windows import FloatArray
+from fraudstream.errors import BrokerUnavailable, StateUnavailable
+from fraudstream.events import Contribution
+from fraudstream.services.labelling import Labeller
+from fraudstream.services.scoring import Ending, Scorer
+from fraudstream.testing import FakeRecord, FlakyBroker, FlakyStore, Hook, WorkerKilled
+from fraudstream.topics import TOPICS
+from tests.simulation.logs import ALERT_FROM, FEATURES
+
+BATCHES_OPEN_MAX = 3
+Batch = tuple[TP, list[FakeRecord]]
+
+
+class AgeingModel:
+    """Alerts from an amount on, and is another version in every worker: what was answered must not change with it."""
+
+    name = "ageing"
+    review_threshold = 0.5
+    block_threshold = 0.995
+
+    def __init__(self, version: int) -> None:
+        self.version = str(version)
+        self.features_digest = FEATURES.digest
+
+    def score(self, matrix: npt.NDArray[np.float32]) -> FloatArray:
+        return np.where(matrix[:, 0] >= ALERT_FROM, 0.99, 0.01)
+
+    def reasons(self, matrix: npt.NDArray[np.float32]) -> list[tuple[Contribution, ...]]:
+        return [(Contribution("AMOUNT", f"amount {row[0]:.2f}", 4.6),) for row in matrix]
+
+
+class VirtualBroker(MemoryPublisher):
+    """Logs, the group's commits and assignment, and everything that was published."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.logs: dict[TP, list[FakeRecord]] = {}
+        self.committed: dict[TP, int] = {}
+        self.generation = 0
+        self.owners: dict[TP, "VirtualWorker"] = {}
+
+    def append(self, records: Mapping[TP, Sequence[FakeRecord]]) -> None:
+        for tp, more in records.items():
+            self.logs.setdefault(tp, []).extend(more)
+
+    def commit(self, generation: int, tp: TP, offset: int) -> bool:
+        """Commit an offset; refused, as Kafka does, from a member of an earlier generation."""
+        if generation != self.generation:
+            return False
+        self.committed[tp] = offset
+        return True
+
+    def drained(self) -> bool:
+        return all(self.committed.get(tp, 0) == len(log) for tp, log in self.logs.items())
+
+
+class VirtualWorker:
+    """One worker process. `at` is told every step of its calls; `reach` is its connection to the store."""
+
+    def __init__(
+        self,
+        name: str,
+        broker: VirtualBroker,
+        store: StateStore,
+        rng: Random,
+        at: Hook,
+        clock_ms: Callable[[], int],
+        version: int,
+    ) -> None:
+        self.name = name
+        self.alive = True
+        self.busy = False
+        self.generation = -1
+        self.broker = broker
+        self._rng = rng
+        reached = FlakyStore(self.reach(store), at)
+        publisher = FlakyBroker(broker, at)
+        self.scorer = Scorer(FEATURES, AgeingModel(version), reached, publisher, clock_ms=clock_ms)
+        self.labeller = Labeller(FEATURES, reached, publisher, clock_ms=clock_ms)
+        self.assigned: list[TP] = []
+        self.runs: dict[TP, OffsetRun] = {}
+        self._prepared = False
+        self._positions: dict[TP, int] = {}
+        self._backlog = Backlog()
+        self.queue: list[Batch] = []
+        self._labels_reset = False
+        self._fenced = False  # the lease of the oldest batch was lost
+        self.said = ""
+
+    def reach(self, store: StateStore) -> StateStore:
+        """The worker's own client of the store."""
+        return store
+
+    @property
+    def is_member(self) -> bool:
+        return self.alive and self.generation == self.broker.generation
+
+    # -- the group
+
+    def leave(self) -> None:
+        """Partitions revoked: commit what is finished, then hold nothing."""
+        self.commit()
+        for partition in self.scorer.partitions:
+            self.scorer.release(partition)
+        self.assigned, self.runs, self._positions = [], {}, {}
+        self._forget()
+
+    def join(self, assigned: list[TP]) -> None:
+        """Partitions assigned: leases and positions follow in the next turn."""
+        self.leave()
+        self.generation = self.broker.generation
+        self.assigned, self._prepared, self._labels_reset = assigned, False, False
+
+    def _prepare(self) -> None:
+        runs: dict[TP, OffsetRun] = {}
+        for tp in self.assigned:
+            committed = self.broker.committed.get(tp)
+            start = committed
+            if tp.topic == TOPICS.transactions:
+                lease = self.scorer.take(tp.partition)
+                wanted = self.start(tp, committed, lease.watermark)
+                start = committed if wanted is None else wanted
+            if start is not None:
+                runs[tp] = OffsetRun(start, committed)
+        self.runs = runs
+        self._reposition()
+        self._prepared = True
+
+    def start(self, tp: TP, committed: int | None, watermark: int) -> int | None:
+        return start_offset(tp, committed, watermark, "replay")
+
+    # -- batches
+
+    def turn(self, *, eager: bool = False) -> None:
+        """Fetch some, hand out some, work on the oldest batch, commit: how much of each, the seed says."""
+        self.busy, self.said = True, "idle"
+        try:
+            if not self._prepared:
+                self._prepare()
+            self._fetch(eager=eager)
+            if self.queue:
+                self._work()
+            if self._labels_reset:
+                self._read_labels_again()
+            if eager or self._rng.random() < 0.5:
+                self.commit()
+        except StateUnavailable:
+            self.said = "leases: store away"
+        except WorkerKilled:
+            self.alive = False
+            self.said += ", killed"
+        finally:
+            self.busy = False
+
+    def _fetch(self, *, eager: bool) -> None:
+        rng = self._rng
+        for tp in self.assigned:
+            position = self._positions.get(tp, 0)
+            some = len(self.broker.logs[tp]) if eager else rng.choice((0, 2, 5, 5, 9))
+            records = self.broker.logs[tp][position : position + some]
+            if records and self._backlog.size(tp) < 8:
+                if tp not in self.runs:
+                    self.runs[tp] = OffsetRun(records[0].offset)
+                self._positions[tp] = records[-1].offset + 1
+                self._backlog.add(tp, records)
+        while len(self.queue) < BATCHES_OPEN_MAX:
+            batch = self._backlog.take(self.assigned, 64 if eager else rng.choice((1, 3, 6, 12)))
+            if batch is None:
+                break
+            tp, records = batch
+            self.runs[tp].deliver(records[-1].offset)
+            self.queue.append((tp, records))
+
+    def _work(self) -> None:
+        tp, records = self.queue[0]
+        self.said = f"{tp.topic}[{tp.partition}] {records[0].offset}..{records[-1].offset}"
+        try:
+            if tp.topic == TOPICS.labels:
+                self.labeller.process(records)
+                self.said += " labelled"
+                self.acknowledge(tp, records)
+                return
+            if self._fenced:  # and nothing was heard of a new owner
+                self.rewound(tp, self.scorer.retake(tp.partition, records[0].offset))
+                return
+            done = self.scorer.process(tp.partition, records)
+        except (StateUnavailable, BrokerUnavailable) as error:
+            self.said += f" waits: {error}"
+            # Mostly tried again; or no longer wanted, as after another partition's batch was given back.
+            if self._rng.random() < 0.3:
+                self._reposition()
+            return
+        self.said += f" {done.ending.value} {done.decided}+{done.repeated}+{done.duplicates}"
+        if done.ending is Ending.REWOUND:
+            assert done.resume_at is not None
+            self.rewound(tp, done.resume_at)
+        elif done.ending is Ending.FENCED:
+            self._fenced = True
+        else:
+            self.acknowledge(tp, records)
+
+    def acknowledge(self, tp: TP, records: list[FakeRecord]) -> None:
+        if self.queue and self.queue[0][1] is records:
+            self.queue.pop(0)
+            self.runs[tp].finish(records[-1].offset)
+
+    def rewound(self, tp: TP, resume_at: int) -> None:
+        """The store lost data: read again from where it is."""
+        self.runs[tp] = OffsetRun(resume_at, self.runs[tp].committed)
+        self._reposition()
+
+    def reset_labels(self) -> None:
+        """Somebody set the labels' group back: read from there, once the batch in work is done."""
+        self._labels_reset = True
+        if not self.busy:
+            self._read_labels_again()
+
+    def _read_labels_again(self) -> None:
+        self._labels_reset = False
+        for tp in self.assigned:
+            if tp.topic == TOPICS.labels:
+                self.runs[tp] = OffsetRun(self.broker.committed.get(tp, 0), self.broker.committed.get(tp))
+        self._reposition()
+
+    def _reposition(self) -> None:
+        for run in self.runs.values():
+            run.drop_open()
+        self._forget()
+        self._positions = {tp: run.resume_at for tp, run in self.runs.items()}
+
+    def _forget(self) -> None:
+        self._backlog.clear()
+        self.queue.clear()
+        self._fenced = False
+
+    def commit(self) -> None:
+        for tp, run in self.runs.items():
+            offset = run.committable
+            if offset is not None and self.broker.commit(self.generation, tp, offset):
+                run.mark_committed(offset)
