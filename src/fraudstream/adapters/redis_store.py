@@ -4,7 +4,6 @@ Retries, zombies and crashes are the script's business (`commit.lua`): it refuse
 already applied, and applies a batch whole or not at all.
 """
 
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
 from importlib.resources import files
@@ -34,14 +33,11 @@ from fraudstream.core.windows import Layout
 from fraudstream.errors import SettingsError, StateUnavailable
 from fraudstream.events import Decision, Label
 
-log = logging.getLogger("fraudstream.state")
 P = ParamSpec("P")
 R = TypeVar("R")
 Arguments = list[Any]
 
 WARM_UP_ROWS_PER_CALL: Final = 1_000
-# A packed decision with four reasons has some 600 bytes; one that is longer turns its whole slot into a table.
-LISTPACK_VALUE_WANTED: Final = 1024
 _SCRIPTS: Final = ("commit", "gather", "find", "join_labels")
 # Lengths as the scripts read them: a table is twice as fast as packing each anew. No id, key, row or decision is longer.
 _LENGTHS: Final = [length.to_bytes(2, "big") for length in range(65_536)]
@@ -102,17 +98,11 @@ class RedisStore:
         self.client.ping()
         try:
             policy = self.client.config_get("maxmemory-policy").get("maxmemory-policy", "noeviction")
-            longest = self.client.config_get("hash-max-*list*-value")
         except redis.ResponseError:  # managed servers hide CONFIG; their operator has to know
             return
         if policy != "noeviction":
             raise SettingsError(
                 f"Redis evicts keys (maxmemory-policy {policy}): set it to noeviction, or state is lost"
-            )
-        if any(int(value or 0) < LISTPACK_VALUE_WANTED for value in longest.values()):
-            log.warning(
-                "Redis would take about twice the memory for decisions: set hash-max-listpack-value to %d",
-                LISTPACK_VALUE_WANTED,
             )
 
     def load_scripts(self) -> None:
