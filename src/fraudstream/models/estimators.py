@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 from sklearn.base import is_classifier
+from threadpoolctl import threadpool_limits
 
 from fraudstream.core.windows import FloatArray
 from fraudstream.errors import SettingsError
@@ -21,6 +22,9 @@ DEFAULT_PARAMS: Final[Mapping[str, Any]] = {"learning_rate": 0.05, "max_leaf_nod
 LEGIT_SHARE: Final = 0.1
 # ... unless there are so few that every one counts.
 LEGIT_ROWS_MIN: Final = 20_000
+# OpenMP's threads wait for each other by spinning: on two busy cores a fit of one second was seen to take thirty. A second
+# is what one thread needs, and with one the sums, hence the model, are the same on every machine of the kind.
+THREADS: Final = 1
 
 
 def make_estimator(path: str, params: Mapping[str, Any], seed: int) -> Any:
@@ -42,7 +46,7 @@ def make_estimator(path: str, params: Mapping[str, Any], seed: int) -> Any:
         estimator = factory(**params)
     except Exception as error:  # what a foreign constructor raises is its own choice
         raise SettingsError(f"estimator {path}: does not take {dict(params)}: {error}") from error
-    if inspect.isclass(estimator) or not is_classifier(estimator) or not hasattr(estimator, "fit"):
+    if inspect.isclass(estimator) or not hasattr(estimator, "fit") or not is_classifier(estimator):
         raise SettingsError(f"estimator {path}: not a scikit-learn classifier")
     if not hasattr(estimator, "predict_proba"):
         raise SettingsError(f"estimator {path}: gives no probabilities (predict_proba)")
@@ -68,7 +72,8 @@ class Fitted:
         """Probability of fraud of each row, (n,)."""
         if not len(matrix):
             return np.zeros(0)
-        sampled = np.asarray(self.estimator.predict_proba(matrix)[:, 1], np.float64)
+        with threadpool_limits(THREADS):
+            sampled = np.asarray(self.estimator.predict_proba(matrix)[:, 1], np.float64)
         return corrected(sampled, self.legit_share)
 
 
@@ -81,7 +86,8 @@ def fit(
     kept = frauds | (np.random.default_rng(seed).random(len(frauds)) < share)
     rows = slice(None) if share >= 1.0 else np.flatnonzero(kept)
     try:
-        estimator.fit(matrix[rows], frauds[rows].astype(np.int64))
+        with threadpool_limits(THREADS):
+            estimator.fit(matrix[rows], frauds[rows].astype(np.int64))
     except Exception as error:  # a parameter that only fit() checks, most likely
         raise SettingsError(f"estimator {path}: cannot be fitted: {' '.join(str(error).split())[:300]}") from error
     return Fitted(estimator, share)

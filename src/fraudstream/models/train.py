@@ -145,7 +145,7 @@ def train(settings: TrainSettings, on_progress: OnProgress | None = None) -> par
     fitted = _fit(settings, known)
     tell("export and compare", 0, 0)
     model = to_onnx(fitted.estimator, len(settings.features.names), legit_share=fitted.legit_share)
-    sample = _parity_sample(rows, settings.seed)
+    sample = _parity_sample(rows, settings.known_until_ms, settings.seed)
     expected = fitted.score(rows.matrix[sample])
     newest = _newest(settings, rows)
     newest_scores = newest.scored(OnnxScorer(model, len(settings.features.names))(newest.matrix))
@@ -249,11 +249,12 @@ def _validate(settings: TrainSettings, rows: Rows) -> tuple[parts.ValidationPart
     return part, parts.ThresholdsPart(review, block, settings.alerts_per_day, settings.block_precision)
 
 
-def _parity_sample(rows: Rows, seed: int) -> IntArray:
-    """Frauds first (up to half of the sample), then others, drawn once for all."""
+def _parity_sample(rows: Rows, known_until_ms: int, seed: int) -> IntArray:
+    """Known frauds first (up to half of the sample), then others, drawn once for all."""
     rng = np.random.default_rng(seed)
-    frauds = rng.permutation(np.flatnonzero(rows.frauds))[: PARITY_ROWS // 2]
-    others = rng.permutation(np.flatnonzero(~rows.frauds))[: PARITY_ROWS - len(frauds)]
+    known = rows.frauds & (rows.times_ms < known_until_ms)
+    frauds = rng.permutation(np.flatnonzero(known))[: PARITY_ROWS // 2]
+    others = rng.permutation(np.flatnonzero(~known))[: PARITY_ROWS - len(frauds)]
     return np.concatenate((frauds, others))
 
 
