@@ -6,7 +6,6 @@ import json
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from faust.types import TP
 from msgspec.structs import replace
 
 from fraudstream.adapters.memory import MemoryPublisher, MemoryStore
@@ -61,8 +60,13 @@ def _check_published(known: dict[str, Decision], logs: Logs, messages: list[Outg
             letters[message.topic].add((letter.partition, letter.offset))
     alerts = {name: {_content(encode_alert(d), rewound=rewound)} for name, d in known.items() if d.action != "allow"}
     answers = {name: {_content(encode_decision(d), rewound=rewound)} for name, d in known.items()}
-    _assert_same("alerts", said[TOPICS.alerts], alerts)
-    _assert_same("published decisions", said[TOPICS.decisions], answers)
+    for what, topic, wanted in (("alerts", TOPICS.alerts, alerts), ("published decisions", TOPICS.decisions, answers)):
+        found: dict[str, set[bytes]] = dict(said[topic])
+        if rewound:
+            # A store that forgot gives fence numbers a second time, so that two workers may answer for one batch; the
+            # stored answer is out, and the other named by the same id.
+            found = {n: wanted[n] if n in wanted and wanted[n] <= values else values for n, values in found.items()}
+        _assert_same(what, found, wanted)
     assert letters[TOPICS.transactions_dead_letter] == logs.poison, "dead letters are not the poison"
     assert letters[TOPICS.labels_dead_letter] == logs.poison_labels, "labels' dead letters are not their poison"
 
@@ -106,9 +110,7 @@ def sequential(logs: Logs, known: dict[str, Decision]) -> MemoryStore:
 def _waits(logs: Logs, known: dict[str, Decision]) -> dict[Position, Position]:
     """Crossed copies that lost, and the copy each has to wait for."""
     winners = {name: (known[name].partition, known[name].offset) for name in logs.crossed}
-    return {
-        copy: winners[name] for name in logs.crossed for copy in logs.copies[name] if copy[0] != winners[name][0]
-    }
+    return {copy: winners[name] for name in logs.crossed for copy in logs.copies[name] if copy[0] != winners[name][0]}
 
 
 def _until_blocked(records: list[FakeRecord], waits: dict[Position, Position], done: set[Position]) -> int:
@@ -132,7 +134,7 @@ def _check_state(store: MemoryStore, known: dict[str, Decision], expected: Memor
         _assert_same(f"rows of {entity}", *by_key)
     _assert_same("counters", dict(store.counts()), dict(expected.counts()))
     _assert_same("verdicts", _verdicts(store), _verdicts(expected))
-    parked, parked_passed = ({n: l.is_fraud for n, l in s._parked.items()} for s in (store, expected))
+    parked, parked_passed = ({name: label.is_fraud for name, label in s._parked.items()} for s in (store, expected))
     _assert_same("parked labels", parked, parked_passed)
 
 
@@ -147,9 +149,7 @@ def _verdicts(store: MemoryStore) -> dict[str, bool]:
 
 def _assert_same(what: str, found: Any, expected: Any) -> None:
     differing = {
-        key: (found.get(key), expected.get(key))
-        for key in {**expected, **found}
-        if found.get(key) != expected.get(key)
+        key: (found.get(key), expected.get(key)) for key in {**expected, **found} if found.get(key) != expected.get(key)
     }
     assert not differing, f"{what} differ: " + "; ".join(f"{k}: {_told(*pair)}" for k, pair in differing.items())
 

@@ -24,7 +24,7 @@ WORKERS_MAX = 3
 NESTING_MAX = 2
 
 
-class Stuck(AssertionError):
+class StuckError(AssertionError):
     """Healed, and still not drained."""
 
 
@@ -81,7 +81,10 @@ class Simulation:
             # Traffic goes on after the faults: a store that lost data is noticed with the next record of each partition.
             ends = {tp: len(some) - (tp.topic == TOPICS.transactions) for tp, some in records.items()}
             self.broker.append({tp: some[: ends[tp]] for tp, some in records.items()})
-            self.say(f"--- stage {number}: " + ", ".join(f"{tp.topic}[{tp.partition}] +{len(r)}" for tp, r in records.items()))
+            self.say(
+                f"--- stage {number}: "
+                + ", ".join(f"{tp.topic}[{tp.partition}] +{len(r)}" for tp, r in records.items())
+            )
             # Data lost is data of this stage: older stages are what its windows see, and must be there whole.
             self.save()
             self._healthy = False
@@ -103,7 +106,7 @@ class Simulation:
     def step(self) -> None:
         """One thing happens somewhere."""
         rng, weather = self.rng, self.weather
-        self.now_ms += rng.randrange(1, 5000)
+        self.now_ms += rng.randrange(100, 5000)
         free = [worker for worker in self.workers if worker.alive and not worker.busy]
         roll = rng.random()
         if roll < weather.rebalance or not free:
@@ -146,8 +149,9 @@ class Simulation:
         def at(moment: str) -> None:
             self.hit(worker, moment)
 
-        name = f"worker{self.hired}"
-        worker = self.parts.worker(name, self.broker, self.store, self.rng, at, lambda: self.now_ms, self.hired)
+        worker = self.parts.worker(
+            self.hired, self.broker, self.store, rng=self.rng, at=at, clock_ms=lambda: self.now_ms
+        )
         self.workers.append(worker)
         return worker
 
@@ -210,4 +214,4 @@ class Simulation:
                 f"{tp.topic}[{tp.partition}]": (self.broker.committed.get(tp, 0), len(log))
                 for tp, log in self.broker.logs.items()
             }
-            raise Stuck(f"not drained after {DRAIN_TURNS_MAX} turns; committed and end: {behind}")
+            raise StuckError(f"not drained after {DRAIN_TURNS_MAX} turns; committed and end: {behind}")

@@ -54,7 +54,6 @@ class VirtualBroker(MemoryPublisher):
         self.logs: dict[TP, list[FakeRecord]] = {}
         self.committed: dict[TP, int] = {}
         self.generation = 0
-        self.owners: dict[TP, "VirtualWorker"] = {}
 
     def append(self, records: Mapping[TP, Sequence[FakeRecord]]) -> None:
         for tp, more in records.items():
@@ -76,15 +75,15 @@ class VirtualWorker:
 
     def __init__(
         self,
-        name: str,
+        number: int,
         broker: VirtualBroker,
         store: StateStore,
+        *,
         rng: Random,
         at: Hook,
         clock_ms: Callable[[], int],
-        version: int,
     ) -> None:
-        self.name = name
+        self.name = f"worker{number}"
         self.alive = True
         self.busy = False
         self.generation = -1
@@ -92,7 +91,7 @@ class VirtualWorker:
         self._rng = rng
         reached = FlakyStore(self.reach(store), at)
         publisher = FlakyBroker(broker, at)
-        self.scorer = Scorer(FEATURES, AgeingModel(version), reached, publisher, clock_ms=clock_ms)
+        self.scorer = Scorer(FEATURES, AgeingModel(number), reached, publisher, clock_ms=clock_ms)
         self.labeller = Labeller(FEATURES, reached, publisher, clock_ms=clock_ms)
         self.assigned: list[TP] = []
         self.runs: dict[TP, OffsetRun] = {}

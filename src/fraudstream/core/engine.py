@@ -8,7 +8,7 @@ A transaction is decided with everything before it in its partition and nothing 
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -77,9 +77,13 @@ def decide(
     tally = Counter(counts)
     tally.update({"decided": len(decided), "duplicates": duplicates})
     tally.update({f"action.{action}": n for action, n in Counter(d.action for d in decided).items()})
+    last = max(watermark, lease.watermark)
+    # A decision of ours past the lease's watermark: this batch was applied, its answer lost. What is left of it may only
+    # be answered as applied; on a store that has lost the decisions since the gather it must not count as the batch.
+    applied = any(decision.offset > lease.watermark for decision in repeated)
     commit = Commit(
-        lease=lease,
-        watermark=max(watermark, lease.watermark),
+        lease=replace(lease, watermark=last) if applied else lease,
+        watermark=last,
         decisions=decided,
         rows=rows,
         shared=shared,

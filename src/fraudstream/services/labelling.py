@@ -50,23 +50,27 @@ class Labeller:
             else:
                 labels.append((record, decoded))
         tally: Counter[str] = Counter()
-        waiting = labels
-        for _ in range(CONFLICTS_MAX):
-            waiting, orphans = self._join(waiting, tally)
+        for waiting in _in_rounds(labels):
+            orphans = self._join_all(waiting, tally)
             rejected += [
                 (record, Rejected(Reason.LABEL_ORPHAN, "no decision is known for it and too many labels wait already"))
                 for record, _ in orphans
             ]
-            if not waiting:
-                break
-        if waiting:
-            raise StateUnavailable(
-                f"{CONFLICTS_MAX} conflicting joins in a row for label {waiting[0][1].transaction_id}"
-            )
         if rejected:
             tally["rejected"] += len(rejected)
             self._publisher.publish(of_rejected(self._topics.labels_dead_letter, rejected, self._clock_ms()))
         return tally
+
+    def _join_all(self, labels: list[tuple[Record, Label]], tally: Counter[str]) -> list[tuple[Record, Label]]:
+        """Join or park labels of distinct transactions; those that found no room."""
+        homeless: list[tuple[Record, Label]] = []
+        waiting = labels
+        for _ in range(CONFLICTS_MAX):
+            waiting, orphans = self._join(waiting, tally)
+            homeless += orphans
+            if not waiting:
+                return homeless
+        raise StateUnavailable(f"{CONFLICTS_MAX} conflicting joins in a row for label {waiting[0][1].transaction_id}")
 
     def _join(
         self, labels: list[tuple[Record, Label]], tally: Counter[str]
@@ -95,3 +99,19 @@ class Labeller:
             if status is LabelStatus.ORPHAN:
                 homeless.append(pair)
         return again, homeless
+
+
+def _in_rounds(labels: list[tuple[Record, Label]]) -> list[list[tuple[Record, Label]]]:
+    """The first label of each transaction, then the second of each, and so on.
+
+    In one call the second would be joined when the first meets a conflict, and the first verdict is the one that counts.
+    """
+    rounds: list[list[tuple[Record, Label]]] = []
+    told: Counter[str] = Counter()
+    for pair in labels:
+        name = pair[1].transaction_id
+        if told[name] == len(rounds):
+            rounds.append([])
+        rounds[told[name]].append(pair)
+        told[name] += 1
+    return rounds

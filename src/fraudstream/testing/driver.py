@@ -161,14 +161,21 @@ class Driver:
 
     def label(self, transaction_id: str, *, is_fraud: bool, minutes: float = 0.0, source: str = "chargeback") -> None:
         """Send one label."""
-        value = {
-            "transaction_id": transaction_id,
-            "is_fraud": is_fraud,
-            "label_time": EPOCH_MS + int(minutes * MINUTE_MS),
-            "source": source,
-        }
-        record = FakeRecord(TOPICS.labels, 0, 0, self.now_ms, transaction_id.encode(), json.dumps(value).encode())
-        self._labeller.process([record])
+        self.label_all((transaction_id, is_fraud), minutes=minutes, source=source)
+
+    def label_all(self, *verdicts: tuple[str, bool], minutes: float = 0.0, source: str = "chargeback") -> None:
+        """Send labels, (transaction id, is it fraud?) each, as one micro-batch."""
+        records = []
+        for offset, (transaction_id, is_fraud) in enumerate(verdicts):
+            value = {
+                "transaction_id": transaction_id,
+                "is_fraud": is_fraud,
+                "label_time": EPOCH_MS + int(minutes * MINUTE_MS),
+                "source": source,
+            }
+            key = transaction_id.encode()
+            records.append(FakeRecord(TOPICS.labels, 0, offset, self.now_ms, key, json.dumps(value).encode()))
+        self._labeller.process(records)
 
     def crash(self) -> None:
         """Lose the worker and everything it held in memory; a new one takes the partitions at its next run."""
