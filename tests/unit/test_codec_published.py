@@ -24,7 +24,7 @@ from fraudstream.codec import (
 )
 from fraudstream.codec.__main__ import rendered_files
 from fraudstream.codec.asyncapi import CHANNELS, render_asyncapi
-from fraudstream.codec.dead_letter import HEADERS
+from fraudstream.codec.dead_letter import HEADERS, OPTIONAL_HEADERS
 from fraudstream.events import Contribution, Decision, Label, Reason, Rejected, Transaction
 from fraudstream.topics import TOPICS, Topics
 
@@ -197,7 +197,8 @@ def test_asyncapi_document_names_the_headers_of_dead_letters() -> None:
     messages = render_asyncapi()["components"]["messages"]
     for name in ("transactionDeadLetter", "labelDeadLetter"):
         headers = messages[name]["headers"]
-        assert headers["required"] == list(HEADERS) == list(headers["properties"])
+        assert headers["required"] == list(HEADERS)
+        assert list(headers["properties"]) == [*HEADERS, *OPTIONAL_HEADERS]
         assert headers["properties"]["fraudstream-reason"]["enum"] == list(Reason)
 
 
@@ -206,7 +207,7 @@ def test_events_page_has_every_reason_header_limit_and_topic() -> None:
     page = (REFERENCE / "events.md").read_text(encoding="utf-8")
     table = re.findall(r"^\| `([a-z_0-9]+)` \|", page.partition("## Reasons")[2].partition("\n## ")[0], re.MULTILINE)
     assert table == list(Reason)
-    for name in (*HEADERS, *Limits.__struct_fields__, *msgspec.to_builtins(TOPICS).values()):
+    for name in (*HEADERS, *OPTIONAL_HEADERS, *Limits.__struct_fields__, *msgspec.to_builtins(TOPICS).values()):
         assert f"`{name}`" in page
     for name, value in msgspec.to_builtins(Limits()).items():
         assert re.search(rf"^\| `{name}` \| {value:,.0f}\b", page, re.MULTILINE), f"{name}: {value:,.0f}"

@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 
 from msgspec import Struct
 
-from fraudstream.codec.dead_letter import HEADERS
+from fraudstream.codec.dead_letter import HEADERS, OPTIONAL_HEADERS
 from fraudstream.codec.schemas import VERSION, render_components
 from fraudstream.events import Reason
 from fraudstream.topics import TOPICS
@@ -134,7 +134,7 @@ def _message(channel: _Channel) -> dict[str, Any]:
 
 
 def _dead_letter_headers() -> dict[str, Any]:
-    properties: dict[str, Any] = {name: {"type": "string", "description": text} for name, text in HEADERS.items()}
+    properties: dict[str, Any] = {name: {"type": "string", "description": text} for name, text in (HEADERS | OPTIONAL_HEADERS).items()}
     properties["fraudstream-reason"]["enum"] = [reason.value for reason in Reason]
     return {
         "type": "object",

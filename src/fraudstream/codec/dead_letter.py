@@ -27,6 +27,13 @@ HEADERS: Final = {
 }
 """Name and meaning of every header that a dead letter has besides the original ones. All values are UTF-8 text."""
 
+CUT: Final = "fraudstream-cut"
+
+OPTIONAL_HEADERS: Final = {
+    CUT: "Bytes of the original value, where the topic refused the whole letter as too large: this one has its beginning.",
+}
+"""Headers that only some dead letters have. A letter that was cut has none of the original headers."""
+
 Headers = list[tuple[str, bytes | None]]
 """As Kafka has them: names may repeat, values may be null."""
 
@@ -43,7 +50,7 @@ class DeadLetter(Struct, frozen=True):
     time: str
 
 
-def dead_letter_headers(record: Record, rejected: Rejected, at_ms: int) -> Headers:
+def dead_letter_headers(record: Record, rejected: Rejected, at_ms: int, *, cut: bool = False) -> Headers:
     """The headers of a record's dead letter: the original ones in their order, then ours.
 
     Headers of our names that the record already has, because it is a dead letter that was replayed and refused again,
@@ -57,11 +64,13 @@ def dead_letter_headers(record: Record, rejected: Rejected, at_ms: int) -> Heade
         Why.
     at_ms
         Now, in milliseconds since the epoch.
+    cut
+        Whether the letter has only the beginning of the value; the original headers are left out then.
     """
     timestamp: int | None = record.timestamp
     if timestamp is None:  # type: ignore[redundant-expr, unused-ignore]  # clients of very old brokers
         timestamp = -1
-    ours = (
+    ours = [
         (REASON, rejected.reason.value),
         (MESSAGE, rejected.message),
         (TOPIC, record.topic),
@@ -69,13 +78,16 @@ def dead_letter_headers(record: Record, rejected: Rejected, at_ms: int) -> Heade
         (OFFSET, str(record.offset)),
         (TIMESTAMP, str(timestamp)),
         (TIME, write_time(min(max(at_ms, 0), TIME_MS_MAX))),
-    )
-    return original_headers(record.headers) + [(name, text.encode()) for name, text in ours]
+    ]
+    if cut:
+        ours.append((CUT, str(len(record.value or b""))))
+    kept = [] if cut else original_headers(record.headers)
+    return kept + [(name, text.encode()) for name, text in ours]
 
 
 def original_headers(headers: Iterable[tuple[str, bytes | None]] | None) -> Headers:
     """The headers without ours: what a dead letter's record came with, for replaying it."""
-    return [(name, value) for name, value in headers or () if name not in HEADERS]
+    return [(name, value) for name, value in headers or () if name not in HEADERS and name not in OPTIONAL_HEADERS]
 
 
 def read_dead_letter(headers: Iterable[tuple[str, bytes | None]] | None) -> DeadLetter | None:

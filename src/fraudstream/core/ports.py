@@ -149,12 +149,13 @@ class Model(Protocol):
 
 
 class Outgoing(Struct, frozen=True, gc=False):
-    """One record to publish."""
+    """One record to publish, and what to publish instead if the topic refuses it as too large."""
 
     topic: str
     value: bytes | None
     key: bytes | None
     headers: Sequence[tuple[str, bytes | None]] | None = None
+    smaller: "Outgoing | None" = None
 
 
 class Publisher(Protocol):
