@@ -33,6 +33,8 @@ RETRY_S_MAX: Final = 5.0
 # How long a worker that was fenced waits to hear that the partition is another's now. Hearing nothing, it owns it still:
 # the other one was late (it took the lease of an assignment that had passed), and nobody would ever write it again.
 FENCED_RETRY_S: Final = 1.0
+# What stands still for longer than this, and than a session, is neither a rebalance nor a slow batch.
+STALLED_S_MIN: Final = 10.0
 
 
 class StateLostError(FraudstreamError):
@@ -107,31 +109,22 @@ def score_role(settings: Settings, scorer: Scorer, health: Health) -> Role:
         if done is None:
             return False
         if done.ending is Ending.REWOUND and done.resume_at is not None:
-            log.error("Redis lost data: partition %d is read again from offset %d", partition, done.resume_at)
-            await role.app.consumer.seek(TP(records[0].topic, partition), done.resume_at)
+            log.error("Redis is not where partition %d left it: it lost data, or an answer of it", partition)
+            await _resume(role, records[0], done.resume_at, settings.on_state_lost)
             return False
         if done.ending is Ending.FENCED:
             log.warning("partition %d was taken by another worker: its batch is dropped here", partition)
             await asyncio.sleep(FENCED_RETRY_S)
             resume_at = await runner.call("score", current, lambda: scorer.retake(partition, records[0].offset))
             if resume_at is not None:
-                log.warning("partition %d is this worker's still: read again from offset %d", partition, resume_at)
-                await role.app.consumer.seek(TP(records[0].topic, partition), resume_at)
+                log.warning("partition %d is this worker's still: its lease is taken again", partition)
+                await _resume(role, records[0], resume_at, settings.on_state_lost)
             return False
         for name in ("decided", "alerts", "duplicates", "repeated", "rejected"):
             health.totals[name] += getattr(done, name)
         return True
 
-    role = _role("score", settings, health, start, batch)
-
-    async def revoked(*told: Any, **_: Any) -> None:
-        _app, partitions = told
-        for tp in partitions:
-            scorer.release(tp.partition)
-        health.partitions.pop("score", None)
-
-    role.app.on_partitions_revoked.connect(revoked, weak=False)
-    return role
+    return _role("score", settings, health, start, batch, left=scorer.release)
 
 
 def label_role(settings: Settings, labeller: Labeller, health: Health) -> Role:
@@ -171,7 +164,24 @@ def start_offset(tp: TP, committed: int | None, watermark: int, policy: StateLos
     return 0 if policy == "replay" else None
 
 
-def _role(name: str, settings: Settings, health: Health, start: Any, batch: Any) -> Role:
+async def _resume(role: Role, first: Any, resume_at: int, policy: StateLost) -> None:
+    """Read on where the store needs it, or as the policy says if it knows nothing of the partition any more."""
+    tp = TP(first.topic, first.partition)
+    where = start_offset(tp, first.offset, resume_at - 1, policy)
+    if where is not None:
+        log.warning("partition %d is read again from offset %d", tp.partition, where)
+        await role.app.consumer.seek(tp, where)
+
+
+def _role(
+    name: str,
+    settings: Settings,
+    health: Health,
+    start: Any,
+    batch: Any,
+    *,
+    left: Callable[[int], None] = lambda _partition: None,
+) -> Role:
     kafka = settings.kafka
     topic = settings.topics.transactions if name == "score" else settings.topics.labels
     # One group per role: members of a group have to subscribe to the same topics, and roles can run apart.
@@ -189,7 +199,12 @@ def _role(name: str, settings: Settings, health: Health, start: Any, batch: Any)
             raise
         return starts
 
-    transport = MicroBatchTransport(app, records_max=settings.batch_records_max, on_assigned=assigned)
+    transport = MicroBatchTransport(
+        app,
+        records_max=settings.batch_records_max,
+        fetch_wait_max_ms=kafka.fetch_wait_max_ms,
+        on_assigned=assigned,
+    )
     app.transport = transport
     role = Role(name, app, transport)
 
@@ -198,7 +213,16 @@ def _role(name: str, settings: Settings, health: Health, start: Any, batch: Any)
         if not told[1]:
             health.partitions[name] = []
 
+    async def revoked(*told: Any, **_: Any) -> None:
+        health.partitions.pop(name, None)
+        for tp in told[1]:
+            left(tp.partition)
+
     app.on_partitions_assigned.connect(idle, weak=False)
+    app.on_partitions_revoked.connect(revoked, weak=False)
+    limit_s = max(STALLED_S_MIN, kafka.session_timeout_s)
+    # Before the first assignment there is no consumer to ask.
+    health.checks[name] = lambda: transport.stalled(limit_s) if name in health.partitions else []
 
     @app.agent(app.topic(topic, key_serializer="raw", value_serializer="raw"), name=name)
     async def agent(stream: Any) -> None:

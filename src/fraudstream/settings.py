@@ -5,14 +5,21 @@ A variable wins over the file, the file over the default. Nested settings take a
 out of range raises `SettingsError` with one line that names it.
 """
 
+import json
 import os
 import socket
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
 
 from fraudstream import codec, topics
 from fraudstream.errors import SettingsError
@@ -42,6 +49,7 @@ class KafkaSettings(_Section):
     group: str = "fraudstream"
     session_timeout_s: float = Field(default=15.0, ge=1, le=300)
     publish_timeout_s: float = Field(default=30.0, ge=1, le=600)
+    fetch_wait_max_ms: int = Field(default=100, ge=1, le=10_000)
 
     def client(self) -> dict[str, Any]:
         """What confluent-kafka needs to connect."""
@@ -116,7 +124,7 @@ class Settings(BaseSettings):
     model: ModelSettings = ModelSettings()
     limits: LimitSettings = LimitSettings()
     topics: TopicSettings = TopicSettings()
-    roles: tuple[Role, ...] = ("score", "label")
+    roles: Annotated[tuple[Role, ...], NoDecode] = ("score", "label")
     publish_decisions: bool = True
     batch_records_max: int = Field(default=1024, ge=1, le=10_000)
     outage_s_max: float = Field(default=300.0, ge=1)
@@ -124,6 +132,17 @@ class Settings(BaseSettings):
     health_file: Path | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["console", "json"] = "console"
+
+    @field_validator("roles", mode="before")
+    @classmethod
+    def _names(cls, roles: Any) -> Any:
+        """A variable holds a JSON list or names with commas between them."""
+        if not isinstance(roles, str):
+            return roles
+        try:
+            return json.loads(roles)
+        except ValueError:
+            return [name.strip() for name in roles.split(",")]
 
     @field_validator("roles")
     @classmethod

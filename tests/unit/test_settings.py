@@ -56,12 +56,33 @@ def test_a_variable_wins_over_the_file_and_an_override_over_both(
 
 
 @pytest.mark.parametrize(
+    ("value", "roles"),
+    [
+        ("score", ("score",)),
+        ("score, label", ("score", "label")),
+        ('["label"]', ("label",)),
+        ("", ("score", "label")),
+        ("label,label", ("label",)),
+    ],
+)
+def test_roles_are_a_json_list_or_names_with_commas(
+    monkeypatch: pytest.MonkeyPatch, value: str, roles: tuple[str, ...]
+) -> None:
+    """Both forms name the same roles, each once."""
+    monkeypatch.setenv("FRAUDSTREAM_ROLES", value)
+    assert settings.load().roles == roles
+
+
+@pytest.mark.parametrize(
     ("name", "value", "told"),
     [
         ("FRAUDSTREAM_BATCH_RECORDS_MAX", "zero", "FRAUDSTREAM_BATCH_RECORDS_MAX"),
         ("FRAUDSTREAM_KAFKA__SESSION_TIMEOUT_S", "0", "FRAUDSTREAM_KAFKA__SESSION_TIMEOUT_S"),
         ("FRAUDSTREAM_ROLES", '["scor"]', "FRAUDSTREAM_ROLES"),
-        ("FRAUDSTREAM_ROLES", "score", "roles"),
+        ("FRAUDSTREAM_ROLES", "score label", "FRAUDSTREAM_ROLES"),
+        ("FRAUDSTREAM_ROLES", "5", "FRAUDSTREAM_ROLES"),
+        ("FRAUDSTREAM_ROLES", "{}", "FRAUDSTREAM_ROLES"),
+        ("FRAUDSTREAM_ROLES", "[1]", "FRAUDSTREAM_ROLES"),
         ("FRAUDSTREAM_ROLES", "[]", "at least one role"),
         ("FRAUDSTREAM_KAFKA__BOOTSTRAP", "x:1", "FRAUDSTREAM_KAFKA__BOOTSTRAP: there is no such setting"),
         ("FRAUDSTREAM_KAFAK__GROUP", "x", "FRAUDSTREAM_KAFAK__GROUP: there is no such setting"),

@@ -29,6 +29,7 @@ from faust.types import TP, AppT, ConsumerMessage, EventT, Message
 from faust.types.tuples import ack_lock
 from mode.utils.futures import notify
 
+from fraudstream.adapters import kafka_records
 from fraudstream.adapters.kafka_batches import Backlog, OffsetRun, PartitionProgress, stalled
 from fraudstream.adapters.kafka_thread import ConsumerThread
 
@@ -210,7 +211,16 @@ class MicroBatchConsumer(driver.Consumer):
     async def seek(self, partition: TP, offset: int) -> None:
         """Deliver from `offset` next. Batches handed out before become stale; the commit does not move back."""
         self._seeks[TP(*partition)] = offset
+        self._overtake_nothing(TP(*partition))
         self._reposition_soon()
+
+    def _overtake_nothing(self, tp: TP) -> None:
+        """Make what was handed out of a partition stale now: the agent may look at it before the positions are set, and
+        the work of a later batch must not be done before that of the one which is delivered again.
+        """
+        for message in self._delivered:
+            if message.tp == tp:
+                message.generation_id = STALE
 
     async def perform_seek(self) -> None:
         """Nothing: `_reposition` sets the positions before anything is fetched.
@@ -279,6 +289,7 @@ class MicroBatchConsumer(driver.Consumer):
         self._unacked_messages.discard(message)
         notify(self._waiting_for_ack)
         if current:
+            self._overtake_nothing(message.tp)
             self._reposition_soon()
 
     def is_current(self, message: Message) -> bool:
@@ -366,6 +377,7 @@ class MicroBatchTransport(driver.Transport):
         if records_max < 1 or batches_open_max < 1:
             raise ValueError("records_max and batches_open_max are at least 1")
         super().__init__(app.conf.broker_consumer, app)
+        kafka_records.install()
         self.records_max = records_max
         self.batches_open_max = batches_open_max
         self.fetch_wait_max_ms = fetch_wait_max_ms

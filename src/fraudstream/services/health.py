@@ -4,7 +4,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ STATUS_AGE_S_MAX: Final = 3 * WRITE_EVERY_S
 class Health:
     """What the worker knows of itself. `troubles` are the outages it is waiting out, by what is away.
 
-    `partitions` holds, for each role whose group has answered, the partitions it gave this worker (possibly none).
+    `checks` are asked, each time, what stands still. `partitions` holds, for each role whose group has answered, the partitions it gave this worker (possibly none).
     """
 
     def __init__(self, roles: Iterable[str] = ()) -> None:
@@ -25,11 +25,12 @@ class Health:
         self.partitions: dict[str, list[int]] = {}
         self.troubles: dict[str, str] = {}
         self.totals: Counter[str] = Counter()
+        self.checks: dict[str, Callable[[], Sequence[str]]] = {}
 
     @property
     def ready(self) -> bool:
-        """It owns its place in every group it should be in, and nothing it needs is away."""
-        return self._roles <= self.partitions.keys() and not self.troubles
+        """It owns its place in every group it should be in, nothing it needs is away, and nothing stands still."""
+        return self._roles <= self.partitions.keys() and not self._all_troubles()
 
     def status(self) -> dict[str, Any]:
         """The status as plain data."""
@@ -38,9 +39,13 @@ class Health:
             "written_at": time.time(),
             "up_s": round(time.time() - self.started_at_s, 1),
             "partitions": self.partitions,
-            "troubles": self.troubles,
+            "troubles": self._all_troubles(),
             "totals": dict(self.totals),
         }
+
+    def _all_troubles(self) -> dict[str, str]:
+        standing = {f"{name} stands still": check() for name, check in self.checks.items()}
+        return self.troubles | {name: f"{name}: {'; '.join(found)}" for name, found in standing.items() if found}
 
     def write(self, path: Path) -> None:
         """Replace the file in one step, so that a reader never sees half a status."""

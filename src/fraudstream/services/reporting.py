@@ -15,12 +15,12 @@ LINE_EVERY_S: Final = 10.0
 async def report(health: Health, health_file: Path | None) -> None:
     """Run for ever: write the status, and say what was done since the last line, if anything was."""
     told: Counter[str] = Counter()
-    waited_s = 0.0
+    waited_s, unwritten = 0.0, False
     while True:
         await asyncio.sleep(WRITE_EVERY_S)
         waited_s += WRITE_EVERY_S
         if health_file:
-            health.write(health_file)
+            unwritten = _write(health, health_file, unwritten)
         if waited_s < LINE_EVERY_S:
             continue
         done = health.totals - told
@@ -29,3 +29,14 @@ async def report(health: Health, health_file: Path | None) -> None:
             parts = " ".join(f"{name}={n}" for name, n in sorted(done.items()))
             log.info("%.0f decisions/s; %s", rate, parts)
         told, waited_s = Counter(health.totals), 0.0
+
+
+def _write(health: Health, path: Path, unwritten: bool) -> bool:
+    """Write the status; whether it failed. Said once: a full disk must end neither the reports nor the log."""
+    try:
+        health.write(path)
+    except OSError as error:
+        if not unwritten:
+            log.error("the status cannot be written, so health checks will fail: %s", error)  # noqa: TRY400 - one line says it
+        return True
+    return False

@@ -84,7 +84,7 @@ class Scorer:
         self._publish_decisions = publish_decisions
         self._leases: dict[int, Lease] = {}
         # Where a commit's answer was lost: it may be applied already, or any moment now, with what was decided then.
-        self._unanswered: dict[int, int] = {}
+        self._unanswered: set[int] = set()
 
     @property
     def partitions(self) -> frozenset[int]:
@@ -107,7 +107,7 @@ class Scorer:
     def release(self, partition: int) -> None:
         """Forget a partition that was revoked."""
         self._leases.pop(partition, None)
-        self._unanswered.pop(partition, None)
+        self._unanswered.discard(partition)
 
     def process(self, partition: int, records: Sequence[Record]) -> Processed:
         """Take a non-empty batch of one partition, in offset order, through all steps.
@@ -136,14 +136,14 @@ class Scorer:
         if partition in self._unanswered:
             # Perhaps an earlier try was the one applied: publish what is stored, not what was decided this time.
             outcome = self._decide(lease, arrivals, last, Counter())
-            del self._unanswered[partition]
+            self._unanswered.discard(partition)
         return self._publish(outcome, rejected)
 
     def _commit(self, commit: Commit) -> CommitStatus:
         try:
             return self._store.commit(commit)
         except StateUnavailable:
-            self._unanswered[commit.lease.partition] = commit.watermark
+            self._unanswered.add(commit.lease.partition)
             raise
 
     def _decode(self, records: Sequence[Record]) -> tuple[list[Arrival], list[tuple[Record, Rejected]]]:

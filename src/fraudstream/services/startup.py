@@ -48,12 +48,18 @@ def open_model(settings: Settings) -> tuple[FeatureSet, OnnxModel]:
 
 def open_store(settings: Settings, features: FeatureSet) -> RedisStore:
     """The state store, checked. Raises `StateUnavailable` or `SettingsError`."""
-    store = RedisStore(
-        settings.redis.url.get_secret_value(),
-        features,
-        store_settings(settings.redis),
-        timeout_s=settings.redis.timeout_s,
-    )
+    try:
+        store = RedisStore(
+            settings.redis.url.get_secret_value(),
+            features,
+            store_settings(settings.redis),
+            timeout_s=settings.redis.timeout_s,
+        )
+    except ValueError:  # its text may quote the password
+        raise SettingsError(
+            "FRAUDSTREAM_REDIS__URL cannot be read: write redis://:password@host:6379/0 (rediss:// for TLS), with special "
+            "characters of the password as %XX"
+        ) from None
     store.check()
     return store
 
