@@ -40,6 +40,7 @@ PARTITIONS: Final = 4
 MALFORMED: Final = 0.005
 DUPLICATES: Final = 0.005
 SESSION_TIMEOUT_S: Final = 6  # Tansu lets the first member of a group wait half of it
+FETCH_WAIT_MAX_MS: Final = 10  # Tansu looks for new records only at half of the wait and at its end
 READY_S_MAX: Final = 60.0
 COMMAND_S_MAX: Final = 300.0
 DRAIN_S_MAX: Final = 60.0
@@ -122,6 +123,8 @@ class _Demo:
         self._stack.callback(watcher.close)
         producer = self._child("producer", "fraudstream_producers.simulate", *self._live_words(kafka))
         interrupted = self._watch(tally, store.counts, [worker, producer], lambda: producer.running)
+        if not interrupted:
+            producer.check()  # a fault may have ended it between two looks
         producer.stop()
         self._drain(tally, store.counts, worker)
         counts = store.counts()
@@ -141,6 +144,7 @@ class _Demo:
         return {
             "FRAUDSTREAM_KAFKA__BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
             "FRAUDSTREAM_KAFKA__SESSION_TIMEOUT_S": str(SESSION_TIMEOUT_S),
+            "FRAUDSTREAM_KAFKA__FETCH_WAIT_MAX_MS": str(FETCH_WAIT_MAX_MS),
             "FRAUDSTREAM_REDIS__URL": redis.url,
             "FRAUDSTREAM_MODEL__REGISTRY": str(self._directory / "registry"),
             "FRAUDSTREAM_HEALTH_FILE": str(self._directory / "health.json"),

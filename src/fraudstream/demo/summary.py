@@ -41,8 +41,10 @@ def told(outcome: Mapping[str, Any]) -> str:
             if outcome["unaccounted"]
             else "; every record is accounted for"
         ),
-        f"alerts {outcome['alerts']:,}: {outcome['true_positives']:,} frauds caught, {outcome['false_positives']:,} "
-        f"false alarms; {outcome['false_negatives']:,} frauds missed",
+        (
+            f"alerts {outcome['alerts']:,}: {outcome['true_positives']:,} frauds caught, {outcome['false_positives']:,} "
+            f"false alarms; {outcome['false_negatives']:,} frauds missed"
+        ),
         f"record to alert    p50 {alert['p50']} ms  p95 {alert['p95']} ms  p99 {alert['p99']} ms",
         f"record to decision p50 {decision['p50']} ms  p95 {decision['p95']} ms  p99 {decision['p99']} ms",
         f"first decision {outcome['start_to_first_decision_s']} s after the start; dead letters: {rejects}",

@@ -36,7 +36,9 @@ class Tally:
     def saw_transaction(self, transaction_id: str | None, at_ms: int) -> None:
         """A record was appended to `transactions`; `transaction_id` None if it has no readable one."""
         self.produced += 1
-        if transaction_id and transaction_id not in self._arrived and len(self._arrived) < WAITING_MAX:
+        if not transaction_id or transaction_id in self._arrived or transaction_id in self._decided:
+            return
+        if len(self._arrived) < WAITING_MAX:
             self._arrived[transaction_id] = at_ms
 
     def saw_decision(self, decision: Mapping[str, Any], at_ms: int) -> None:
@@ -52,7 +54,7 @@ class Tally:
         self.per_second[second] = self.per_second.get(second, 0) + 1
         if self.first_decision_at_ms is None:
             self.first_decision_at_ms = at_ms
-        arrived = self._arrived.get(name)
+        arrived = self._arrival(name, last=decision["action"] == "allow" or name in self._alerted)
         if arrived is not None:
             self.decision_ms.append(at_ms - arrived)
 
@@ -63,10 +65,14 @@ class Tally:
             return
         self._alerted.add(name)
         self.alerts += 1
-        arrived = self._arrived.get(name)
+        arrived = self._arrival(name, last=name in self._decided)
         if arrived is not None:
             self.alert_ms.append(at_ms - arrived)
         self.latest_alerts.append({**alert, "fraud": self.truth.get(name)})
+
+    def _arrival(self, name: str, *, last: bool) -> int | None:
+        """When the transaction came; forgotten with its last answer."""
+        return self._arrived.pop(name, None) if last else self._arrived.get(name)
 
     def saw_dead_letter(self, reason: str) -> None:
         """A record was refused."""
