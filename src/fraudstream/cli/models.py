@@ -51,7 +51,9 @@ def train(  # noqa: PLR0917 - one parameter per option
     block_precision: Annotated[
         float, typer.Option(help="Share of right blocks the block threshold is set for.")
     ] = 0.95,
-    validation: Annotated[str, typer.Option(help="How much of the newest labelled history is held out.")] = "7d",
+    validation: Annotated[
+        str | None, typer.Option(help="Held out of the newest labelled history; 7d, or half of what there is.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Same file, options and seed: same model.")] = 0,
     quiet: Quiet = False,
 ) -> None:
@@ -87,7 +89,7 @@ def train(  # noqa: PLR0917 - one parameter per option
         legit_share=legit_share,
         alerts_per_day=alerts_per_day,
         block_precision=block_precision,
-        validation_ms=duration_ms(validation),
+        validation=duration_ms(validation) if validation else None,
         seed=seed,
     )
     with _progress(quiet) as tell:

@@ -6,75 +6,78 @@ from fraudstream.models.artefact import Manifest
 from fraudstream.models.quality import label_of
 
 
+_INTENDED_USE = """\
+Scores single card transactions with the probability that the card holder did not make them. Transactions at or above the
+review threshold go to an analyst, those at or above the block threshold are declined. It is not made for decisions about
+persons (credit, employment, insurance), nor for other kinds of payments than those it was trained on."""
+
+_LIMITS = """\
+Card and terminal features need history: for a card that is new, and in the first 30 days of a new system, the score leans
+on the amount. Frauds of a kind that is not in the labels are found by chance only. Precision and recall depend on the share
+of frauds, which changes; calibration ends where drift begins."""
+
+
 def render(manifest: Manifest) -> str:
     """Write the card from the manifest; every figure in it is from there."""
-    training, validation = manifest.training, manifest.validation
+    validation, thresholds = manifest.validation, manifest.thresholds
+    block = "off: no score reached the precision asked for"
+    if thresholds.block is not None:
+        block = f"{thresholds.block:.6g}, for a precision of {thresholds.block_precision:g}"
     sections = [
         f"# Model card: {manifest.name}, version {manifest.version}",
         f"Created {manifest.created_at} by fraudstream {manifest.libraries.get('fraudstream', '?')}.",
         "## Intended use",
-        (
-            "Scores single card transactions with the probability that the card holder did not make them. Transactions at or "
-            "above the review threshold go to an analyst, those at or above the block threshold are declined. It is not made "
-            "for decisions about persons (credit, employment, insurance), nor for other kinds of payments than those it was "
-            "trained on."
-        ),
+        _INTENDED_USE,
         "## Data",
-        _list(
-            {
-                "Source": training.source,
-                "Range": f"{training.from_time} to {training.until_time} (not included)",
-                "Labels": f"known {training.label_delay_ms / 86_400_000:g} days after the transaction; transactions from "
-                f"{training.labels_known_until} on were not fitted, because their labels were not yet known",
-                "Fitted": f"{training.transactions:,} transactions, {training.frauds:,} frauds; "
-                f"{training.legit_share:.0%} of the legitimate ones were sampled and the scores corrected for it",
-                **{f"Note {at}": note for at, note in enumerate(training.notes, start=1)},
-            }
-        ),
+        _list(_data(manifest)),
         "## Model",
-        _list(
-            {
-                "Estimator": f"`{training.estimator}`",
-                "Parameters": f"`{training.params}`, seed {training.seed}",
-                "Features": f"{len(manifest.features.names)} (digest `{manifest.features.digest[:16]}`): "
-                + ", ".join(f"`{name}`" for name in manifest.features.names),
-                "Export": f"ONNX; differs from the estimator by at most {manifest.parity.max_abs_difference:.2g} on "
-                f"{manifest.parity.rows:,} transactions (tolerance {manifest.parity.tolerance:g}), "
-                f"{manifest.parity.decision_flips} decisions differ",
-                "Reasons": "by occlusion against the medians of legitimate transactions; they tell what the score leans "
-                "on, not what caused the fraud",
-            }
-        ),
+        _list(_model(manifest)),
         "## Quality",
         (
             f"Held out: {validation.from_time} to {validation.until_time}, {validation.transactions:,} transactions, "
             f"{validation.frauds:,} frauds, scored by the same estimator fitted on transactions before "
-            f"{validation.fitted_until} only, whose labels were known when the held-out stretch began. The version itself was "
-            "fitted once more on everything known, the held-out stretch included; its later quality is `fraudstream "
-            "evaluate`'s to tell."
+            f"{validation.fitted_until} only, whose labels were known when the held-out stretch began, at the thresholds set "
+            "on it. The version itself was fitted once more on everything known, the held-out stretch included; its later "
+            "quality is `fraudstream evaluate`'s to tell."
         ),
         _table(validation.metrics),
         "By slice:",
         _slices(validation.slices),
         "## Thresholds",
-        _list(
-            {
-                "Review": f"{manifest.thresholds.review:.6g}, for {manifest.thresholds.alerts_per_day:g} alerts a day",
-                "Block": "off: no score reached the precision asked for "
-                if manifest.thresholds.block is None
-                else f"{manifest.thresholds.block:.6g}, for a precision of {manifest.thresholds.block_precision:g}",
-            }
-        ),
+        _list({"Review": f"{thresholds.review:.6g}, for {thresholds.alerts_per_day:g} alerts a day", "Block": block}),
         "## Limits",
-        (
-            "Card and terminal features need history: for a card that is new, and in the first 30 days of a new system, the "
-            "score leans on the amount. Frauds of a kind that is not in the labels are found by chance only. Precision and "
-            "recall depend on the share of frauds, which changes; calibration ends where drift begins."
-        ),
+        _LIMITS,
         "## Libraries",
         _list(dict(sorted(manifest.libraries.items()))),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _data(manifest: Manifest) -> Mapping[str, str]:
+    training = manifest.training
+    return {
+        "Source": training.source,
+        "Range": f"{training.from_time} to {training.until_time} (not included)",
+        "Labels": f"known {training.label_delay_ms / 86_400_000:g} days after the transaction; transactions from "
+        f"{training.labels_known_until} on were not fitted, because their labels were not yet known",
+        "Fitted": f"{training.transactions:,} transactions, {training.frauds:,} frauds; "
+        f"{training.legit_share:.0%} of the legitimate ones were taken, and the scores corrected for it",
+        **{f"Note {at}": note for at, note in enumerate(training.notes, start=1)},
+    }
+
+
+def _model(manifest: Manifest) -> Mapping[str, str]:
+    training, parity, features = manifest.training, manifest.parity, manifest.features
+    return {
+        "Estimator": f"`{training.estimator}`",
+        "Parameters": f"`{training.params}`, seed {training.seed}",
+        "Features": f"{len(features.names)} (digest `{features.digest[:16]}`): "
+        + ", ".join(f"`{name}`" for name in features.names),
+        "Export": f"ONNX; differs from the estimator by at most {parity.max_abs_difference:.2g} on {parity.rows:,} "
+        f"transactions (tolerance {parity.tolerance:g}), {parity.decision_flips} decisions differ",
+        "Reasons": "by occlusion against the medians of legitimate transactions; they tell what the score leans on, not "
+        "what caused the fraud",
+    }
 
 
 def figure(value: float | None) -> str:

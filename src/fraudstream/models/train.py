@@ -44,6 +44,7 @@ FRAUDS_MIN: Final = 10  # below this many in either part, neither a fit nor a th
 PARITY_ROWS: Final = 20_000
 # Replayed at every start of a worker: a few milliseconds, some 50 KB.
 GOLDEN_ROWS: Final = 512
+REFERENCE_DAYS: Final = 7  # as above: whole weeks
 # Scores of fewer transactions make no histogram worth comparing with.
 REFERENCE_ROWS_MIN: Final = 1_000
 LIBRARIES: Final = ("fraudstream", "numpy", "scikit-learn", "skl2onnx", "onnx", "onnxruntime")
@@ -51,7 +52,10 @@ LIBRARIES: Final = ("fraudstream", "numpy", "scikit-learn", "skl2onnx", "onnx", 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """What to train on and how. Times in ms since the epoch; `until_ms` is not included."""
+    """What to train on and how. Times in ms since the epoch; `until_ms` is not included.
+
+    `validation` is the length of the stretch held out, in ms; by default a week, or half of what there is if that is less.
+    """
 
     transactions: Path
     registry: Path
@@ -65,7 +69,7 @@ class TrainSettings:
     legit_share: float = LEGIT_SHARE
     alerts_per_day: float = 100.0
     block_precision: float = 0.95
-    validation_ms: int = VALIDATION_DAYS * DAY_MS
+    validation: int | None = None
     seed: int = 0
 
     @property
@@ -74,6 +78,15 @@ class TrainSettings:
         if self.params is not None:
             return self.params
         return DEFAULT_PARAMS if self.estimator == DEFAULT_ESTIMATOR else {}
+
+    @property
+    def validation_ms(self) -> int:
+        """How much of the newest labelled history is held out."""
+        if self.validation is not None:
+            return self.validation
+        half = (self.until_ms - self.from_ms - 2 * self.label_delay_ms) // 2
+        whole_days = half // DAY_MS * DAY_MS or half
+        return min(VALIDATION_DAYS * DAY_MS, whole_days)
 
     @property
     def known_until_ms(self) -> int:
@@ -91,13 +104,14 @@ class TrainSettings:
 
     def check(self) -> None:
         """Raise `SettingsError` for what cannot work, before anything is read."""
-        if self.label_delay_ms < 0 or self.validation_ms <= 0:
-            raise SettingsError("label delay and validation must not be negative, nor the validation empty")
-        if self.validation_known_ms <= self.from_ms:
-            needed = (2 * self.label_delay_ms + self.validation_ms) / DAY_MS
+        if self.label_delay_ms < 0 or (self.validation is not None and self.validation <= 0):
+            raise SettingsError("the label delay must not be negative, nor the validation empty")
+        if self.validation_ms <= 0 or self.validation_known_ms <= self.from_ms:
+            needed = (2 * self.label_delay_ms + (self.validation or 0)) / DAY_MS
             raise SettingsError(
-                f"{write_time(self.from_ms)} to {write_time(self.until_ms)} is too short: twice the label delay and the "
-                f"validation take {needed:g} days, and nothing is left to fit; begin earlier"
+                f"{write_time(self.from_ms)} to {write_time(self.until_ms)} is too short: {needed:g} days go to the label "
+                "delay (before the validation, and after it) and to the validation, and nothing is left to fit; begin "
+                "earlier"
             )
         if not 0 < self.legit_share <= 1 or not 0 < self.block_precision <= 1 or not self.alerts_per_day > 0:
             raise SettingsError("legit share and block precision lie above 0 and up to 1; alerts per day above 0")
@@ -271,9 +285,10 @@ def _newest(settings: TrainSettings, rows: Rows) -> Rows:
     Labels are not needed for it, and scores there are like those of the days to come. Only where that is too short does
     it reach back into what was fitted.
     """
-    newest = rows.span(max(settings.known_until_ms, settings.until_ms - settings.validation_ms), settings.until_ms)
+    week_ago_ms = settings.until_ms - REFERENCE_DAYS * DAY_MS
+    newest = rows.span(max(settings.known_until_ms, week_ago_ms), settings.until_ms)
     if len(newest.times_ms) < REFERENCE_ROWS_MIN:
-        newest = rows.span(settings.until_ms - settings.validation_ms, settings.until_ms)
+        newest = rows.span(week_ago_ms, settings.until_ms)
     return newest if len(newest.times_ms) else rows
 
 

@@ -221,17 +221,27 @@ def test_few_legitimate_transactions_are_all_kept() -> None:
     assert legit_share_for(LEGIT_ROWS_MIN * 100, 0.1) == 0.1
 
 
+def test_a_short_history_is_halved(settings: TrainSettings) -> None:
+    """With less than a week to hold out and a week to fit, half of the days there are is held out; more than a week never."""
+    days = [replace(settings, until_ms=START_MS + n * DAY_MS).validation_ms / DAY_MS for n in (15, 16, 19, 28, 90)]
+    assert days == [0.5, 1, 2, 7, 7]
+
+
 # --- what is refused ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"until_ms": START_MS + 20 * DAY_MS}, "is too short: .* take 21 days"),
+        ({"until_ms": START_MS + 14 * DAY_MS}, "is too short: 14 days go to"),
+        ({"until_ms": START_MS + 20 * DAY_MS, "validation": 6 * DAY_MS}, "is too short: 20 days go to"),
         ({"from_ms": START_MS + 400 * DAY_MS, "until_ms": START_MS + 440 * DAY_MS}, "no transactions from 2019-06-05"),
         ({"label_delay_ms": 8 * DAY_MS}, "it would look into the future"),
-        ({"validation_ms": 3_600_000}, r"\d frauds in the validation"),
-        ({"from_ms": START_MS + 14 * DAY_MS - 1000}, r"\d frauds among \d+ transactions to fit"),
+        ({"validation": 3_600_000}, r"\d frauds in the validation"),
+        (
+            {"from_ms": START_MS + 14 * DAY_MS - 1000, "validation": 7 * DAY_MS},
+            r"\d frauds among \d+ transactions to fit",
+        ),
         ({"legit_share": 0.0}, "legit share and block precision"),
         ({"alerts_per_day": 0.0}, "alerts per day above 0"),
         ({"transactions": Path("none.parquet")}, "no such file"),
