@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from fraudstream.models.artefact import Manifest
 from fraudstream.models.quality import label_of
 
-
 _INTENDED_USE = """\
 Scores single card transactions with the probability that the card holder did not make them. Transactions at or above the
 review threshold go to an analyst, those at or above the block threshold are declined. It is not made for decisions about

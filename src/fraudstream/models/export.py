@@ -24,6 +24,9 @@ from fraudstream.models.champion import INPUT, OUTPUT, OnnxScorer
 # float32 sums over some hundred trees differ from float64 by about 1e-6; a split that falls to the other side of a
 # threshold moves a score by 1e-3 and more. Between the two lies what is rounding and what is another model.
 PARITY_TOLERANCE: Final = 1e-4
+# Within the tolerance a score next to a threshold may cross it. More than one row in a thousand doing so means that many
+# scores sit on the threshold: such a model decides by rounding.
+FLIPS_SHARE_MAX: Final = 1e-3
 # ONNX features that onnxruntime 1.18, the oldest one we take, knows.
 OPSET: Final = {"": 18, "ai.onnx.ml": 3}
 _ML: Final = "ai.onnx.ml"
@@ -121,7 +124,8 @@ def check_parity(model: bytes, matrix: Matrix, expected: FloatArray, thresholds:
     Raises
     ------
     ModelError
-        If a score differs by more than the tolerance, or the export cannot be run at all.
+        If a score differs by more than the tolerance, if more than a thousandth of the rows fall to the other side of a
+        threshold, or if the export cannot be run at all.
     """
     try:
         scores = OnnxScorer(model, matrix.shape[1])(matrix)
@@ -135,6 +139,11 @@ def check_parity(model: bytes, matrix: Matrix, expected: FloatArray, thresholds:
         raise ModelError(
             f"the exported model differs from the estimator by up to {worst:.2g} ({beyond} of {len(expected)} rows "
             f"beyond {PARITY_TOLERANCE:g}, {flips} other decisions): not registered; choose another estimator"
+        )
+    if flips > FLIPS_SHARE_MAX * len(expected):
+        raise ModelError(
+            f"the exported model decides {flips} of {len(expected)} rows otherwise than the estimator, though its scores "
+            f"differ by {worst:.2g} at most: not registered; too many scores lie on a threshold, choose another estimator"
         )
     return ParityPart(len(expected), worst, PARITY_TOLERANCE, flips)
 

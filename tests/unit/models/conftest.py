@@ -1,13 +1,22 @@
 """One small history and one version trained on it, shared by the tests that only look."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.support.card_history import DAY_MS, START_MS, card_history, written
+from threadpoolctl import threadpool_limits
 
 from fraudstream.models.artefact import Artefact
 from fraudstream.models.registry import Registry
 from fraudstream.models.train import TrainSettings, train
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """OpenMP's threads spin while they wait: on a busy machine a small fit takes many times as long with two."""
+    with threadpool_limits(1):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -81,6 +81,16 @@ def test_a_broken_export_is_refused(rows: tuple[Matrix, BoolArray]) -> None:
         check_parity(broken(to_onnx(fitted, 5)), matrix, expected, [0.5])
 
 
+def test_scores_on_a_threshold_are_refused(rows: tuple[Matrix, BoolArray]) -> None:
+    """If rounding alone decides more than a thousandth of the rows, the export is refused, close as its scores are."""
+    matrix, frauds = rows
+    fitted = ESTIMATORS[0].fit(matrix, frauds.astype(int))
+    same = np.repeat(matrix[:1], 100, axis=0)
+    expected = fitted.predict_proba(same)[:, 1]
+    with pytest.raises(ModelError, match="decides 100 of 100 rows otherwise"):
+        check_parity(to_onnx(fitted, 5), same, expected + 1e-5, [float(expected[0]) + 5e-6])
+
+
 def test_thresholds_are_rounded_so_that_splits_stay_exact() -> None:
     """X <= t holds for a float32 x just if it holds for the rounded t, also half way between two float32."""
     below = np.float32(0.1)
