@@ -1,5 +1,6 @@
 """Live equals backtest: the same days through Kafka, the worker and Redis give the figures of `fraudstream evaluate`."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,11 @@ def test_a_simulated_week_live_equals_its_backtest(
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_reference_days_live_equal_their_backtest(
-    kafka: Kafka, redis_url: str, reference_data: Path, tmp_path: Path
+    kafka: Kafka,
+    redis_url: str,
+    reference_data: Path,
+    tmp_path: Path,
+    record_property: Callable[[str, object], None],
 ) -> None:
     """The same over 2018-07-01 to 2018-08-07 of the reference data, with a model trained on the days before."""
     models = tmp_path / "registry"
@@ -34,7 +39,7 @@ def test_the_reference_days_live_equal_their_backtest(
     with system(kafka.bootstrap_servers, redis_url, models, tmp_path) as made:
         made.create_topics(4)
         found = replay(made, reference_data, models, "2018-07-01", "2018-08-08")
-    print(found)
+    record_property("replay", str(found))
     assert found.transactions == found.decisions == found.distinct
     assert found.live_auc == pytest.approx(found.backtest_auc, abs=1e-6)
     assert found.live_ap == pytest.approx(found.backtest_ap, abs=1e-6)

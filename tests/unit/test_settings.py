@@ -13,7 +13,7 @@ DOCS = Path(__file__).parents[2] / "docs" / "reference" / "settings.md"
 
 @pytest.fixture(autouse=True)
 def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    import os  # noqa: PLC0415 - the fixture's own
+    import os
 
     for name in [name for name in os.environ if name.startswith("FRAUDSTREAM_")]:
         monkeypatch.delenv(name)

@@ -4,14 +4,9 @@ Faust spends about 100 µs of CPU on every event (two asyncio tasks, sensors, de
 transport below keeps Faust's group management, its agents and its way to stop, and makes an event out of up to
 `records_max` records of one partition. Why, with figures: docs/decisions/micro-batch-transport.md.
 
-    app.transport = transport = MicroBatchTransport(app, on_assigned=start_offsets)
-
-    @app.agent(app.topic("transactions", value_serializer="raw"))
-    async def score(stream):
-        async for event in stream.noack().events():
-            if transport.is_current(event):
-                await work(event.value)  # a list of aiokafka ConsumerRecord, in offset order, one partition
-            await stream.ack(event)  # a stale event's ack never commits anything
+Set with `app.transport = MicroBatchTransport(app, on_assigned=start_offsets)`. The agent takes `stream.noack().events()`,
+leaves events alone that are not `transport.is_current(event)`, works on `event.value` (a list of aiokafka ConsumerRecord, in
+offset order, of one partition) and then awaits `stream.ack(event)`; a stale event's ack commits nothing.
 
 Every subscribed topic is batched. Written against faust-streaming 0.15.3 and aiokafka 0.14.
 """
@@ -244,8 +239,7 @@ class MicroBatchConsumer(driver.Consumer):
     def on_buffer_full(self, tp: TP) -> None:
         """Nothing: `batches_open_max` bounds the queue. Faust's list of full partitions outlives a rebalance."""
 
-    def on_buffer_drop(self, tp: TP) -> None:
-        """Nothing, see on_buffer_full."""
+    on_buffer_drop = on_buffer_full
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         try:
