@@ -197,6 +197,11 @@ def train(settings: TrainSettings, on_progress: OnProgress | None = None) -> par
 
 
 def _read(settings: TrainSettings, history: History, tell: OnProgress) -> Rows:
+    if history.last_ms < settings.validation_from_ms:
+        raise SettingsError(
+            f"{settings.transactions} ends at {write_time(history.last_ms)}, before the validation begins "
+            f"({write_time(settings.validation_from_ms)}): set an earlier end"
+        )
     got = list(
         replay(
             settings.features,

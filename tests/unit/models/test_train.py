@@ -235,7 +235,11 @@ def test_a_short_history_is_halved(settings: TrainSettings) -> None:
     [
         ({"until_ms": START_MS + 14 * DAY_MS}, "is too short: 14 days go to"),
         ({"until_ms": START_MS + 20 * DAY_MS, "validation": 6 * DAY_MS}, "is too short: 20 days go to"),
-        ({"from_ms": START_MS + 400 * DAY_MS, "until_ms": START_MS + 440 * DAY_MS}, "no transactions from 2019-06-05"),
+        (
+            {"from_ms": START_MS + 400 * DAY_MS, "until_ms": START_MS + 440 * DAY_MS},
+            "ends at 2018-06-09T.*, before the validation begins",
+        ),
+        ({"from_ms": START_MS - 99 * DAY_MS, "until_ms": START_MS - 50 * DAY_MS}, "no transactions from 2018-01-22"),
         ({"label_delay_ms": 8 * DAY_MS}, "it would look into the future"),
         ({"validation": 3_600_000}, r"\d frauds in the validation"),
         (
