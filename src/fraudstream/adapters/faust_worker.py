@@ -1,6 +1,7 @@
 """How this system sets Faust, and how it runs a Faust worker inside a command of its own."""
 
 import asyncio
+import io
 from typing import Any
 
 import faust
@@ -65,7 +66,11 @@ def run_worker(app: faust.App, *services: faust.Service, use_uvloop: bool = True
         asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())  # a policy, so that the consumer's thread has one too
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
-    worker = _Worker(app, *services, loop=loop, quiet=True, override_logging=False, redirect_stdouts=False)
+    # Faust prints the stack of a crash there, after it was logged.
+    unseen = io.StringIO()
+    worker = _Worker(
+        app, *services, loop=loop, quiet=True, override_logging=False, redirect_stdouts=False, stderr=unseen
+    )
     worker.spinner = None  # Faust's progress bar
     try:
         worker.execute_from_commandline()

@@ -50,10 +50,12 @@ class KafkaPublisher:
             "delivery.report.only.error": True,
             "queue.buffering.max.messages": 1_000_000,
             "on_delivery": self._failed,
-            "log_level": 3,
-            "logger": log,
+            # librdkafka would log every attempt to connect, while it is idle into a queue: what matters comes as an error.
+            "log_level": 0,
+            "error_cb": self._trouble,
         }
         self._errors: list[str] = []
+        self._last_trouble = ""
         self._too_large: set[tuple[str, bytes | None]] = set()
         self._producer: Producer | None = None
 
@@ -83,6 +85,7 @@ class KafkaPublisher:
         try:
             producer = self._producer = self._producer or Producer(self._config)
             self._errors.clear()
+            self._last_trouble = ""
             self._too_large.clear()
             deadline = _Deadline(self._timeout_s, self.stopping)
             for message in messages:
@@ -95,7 +98,7 @@ class KafkaPublisher:
         if left or self._errors:
             topics = ", ".join(sorted({message.topic for message in messages}))
             late = f"{left} of {len(messages)} records for {topics} after {deadline.waited_s:.0f} s"
-            reason = self._errors[0] if self._errors else late
+            reason = "; ".join(filter(None, [self._errors[0] if self._errors else late, self._last_trouble]))
             self._discard()
             raise BrokerUnavailable(f"Kafka did not acknowledge: {reason}")
         if not self._too_large:
@@ -120,6 +123,10 @@ class KafkaPublisher:
             self._too_large.add((str(message.topic()), message.value()))
         else:
             self._errors.append(f"{message.topic()}: {error.str()}")
+
+    def _trouble(self, error: KafkaError) -> None:
+        """Told about connections; librdkafka goes on trying."""
+        self._last_trouble = str(error.str())
 
     def _discard(self) -> None:
         """Throw away what is queued: the caller publishes the whole batch again."""

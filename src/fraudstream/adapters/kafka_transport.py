@@ -210,12 +210,9 @@ class MicroBatchConsumer(driver.Consumer):
         self._reposition_soon()
 
     def _overtake_nothing(self, tp: TP) -> None:
-        """Make what was handed out of a partition stale now: the agent may look at it before the positions are set, and
-        the work of a later batch must not be done before that of the one which is delivered again.
-        """
-        for message in self._delivered:
-            if message.tp == tp:
-                message.generation_id = STALE
+        # At once: the agent may come to a later batch of the partition before the positions are set.
+        for message in (sent for sent in self._delivered if sent.tp == tp):
+            message.generation_id = STALE
 
     async def perform_seek(self) -> None:
         """Nothing: `_reposition` sets the positions before anything is fetched.

@@ -58,9 +58,9 @@ def read_status(path: Path) -> tuple[bool, str]:
     """Whether the worker that writes this file is ready, and why not, in words."""
     try:
         status = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        return False, f"no status in {path}: {error}"
-    age_s = time.time() - status["written_at"]
+        age_s = time.time() - status["written_at"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return False, f"no status in {path}: {error!r}"
     if age_s > STATUS_AGE_S_MAX:
         return False, f"the last status is {age_s:.0f} s old: the worker hangs or is gone"
     if status["ready"]:

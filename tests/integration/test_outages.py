@@ -1,0 +1,252 @@
+"""What is away comes back: Redis and Kafka stopped, restarted, emptied under a worker that runs."""
+
+import json
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import redis
+from tests.support.kafka import consume, produce
+from tests.support.servers import Kafka
+from tests.support.system import System, Worker, read_all, system
+from tests.support.waiting import wait_until
+
+from fraudstream.embedded import RedisServer, start_kafka, start_redis
+from fraudstream.embedded.kafka_server import apache_kafka_unavailable
+
+HISTORY_ENDS_MS = 1_739_577_600_000  # 2025-02-15, see the fixture `history`
+# SIGTERM while Redis hangs: a call in flight (the timeout of 1 s these tests set, connecting included), and Faust's end.
+STOP_S_MAX = 12.0
+RECORDS = 6_000
+
+Made = Callable[..., System]
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
+    """A Redis of the test's own, to harm; its keys survive a restart."""
+    with start_redis(tmp_path / "redis", append_only=True) as server:
+        yield server
+
+
+@pytest.fixture
+def made(registry: Path, tmp_path: Path) -> Iterator[Made]:
+    """`made(broker, redis_url, **env)` is a system with topics of two partitions, small batches and no worker yet."""
+    with ExitStack() as stack:
+
+        def make(bootstrap_servers: str, redis_url: str, **env: str) -> System:
+            env = {"FRAUDSTREAM_REDIS__TIMEOUT_S": "1", "FRAUDSTREAM_KAFKA__PUBLISH_TIMEOUT_S": "3", "FRAUDSTREAM_BATCH_RECORDS_MAX": "50", **env}
+            one = stack.enter_context(system(bootstrap_servers, redis_url, registry, tmp_path, **env))
+            one.create_topics(2)
+            return one
+
+        yield make
+
+
+def test_redis_hangs_and_is_restarted_in_the_flow(
+    kafka: Kafka, own_redis: RedisServer, made: Made, history: Path
+) -> None:
+    """The worker waits, its health says for what, and it goes on: each transaction is decided and published once."""
+    running = made(kafka.bootstrap_servers, own_redis.url)
+    records = _records(history, RECORDS)
+    running.start_worker()
+    _send(running, records[: RECORDS // 3])
+    running.wait_accounted(500, 60)
+    own_redis.pause()
+    wait_until(lambda: "score waits: Redis" in _troubles(running), 20, "the health says that Redis is away")
+    assert not _status(running)["ready"]
+    own_redis.resume()
+    _send(running, records[RECORDS // 3 : 2 * RECORDS // 3])
+    running.wait_accounted(RECORDS // 3 + 500, 60)
+    own_redis.kill()
+    own_redis.restart()
+    running.client.script_flush()
+    _send(running, records[2 * RECORDS // 3 :])
+    running.wait_accounted(RECORDS, 60)
+    running.wait_ready()
+    _assert_decided_once(running, records)
+
+
+def test_sigterm_while_redis_hangs_ends_in_time_and_loses_nothing(
+    kafka: Kafka, own_redis: RedisServer, made: Made, history: Path
+) -> None:
+    """The process ends within the bound with exit code 0 or 1; the next worker decides what was left."""
+    running = made(kafka.bootstrap_servers, own_redis.url)
+    records = _records(history, RECORDS)
+    worker = running.start_worker()
+    _send(running, records)
+    running.wait_accounted(500, 60)
+    own_redis.pause()
+    wait_until(lambda: "score waits" in worker.log(), 20, "the worker waits for Redis")
+    began_s = time.monotonic()
+    assert worker.stop(60) in {0, 1}
+    assert time.monotonic() - began_s < STOP_S_MAX
+    own_redis.resume()
+    running.workers.clear()
+    running.start_worker()
+    running.wait_accounted(RECORDS, 60)
+    _assert_decided_once(running, records)
+
+
+def test_an_outage_beyond_the_limit_ends_the_worker_with_one_line(
+    kafka: Kafka, own_redis: RedisServer, made: Made, history: Path
+) -> None:
+    """Exit code 1, and a line that names what was away and for how long."""
+    running = made(kafka.bootstrap_servers, own_redis.url, FRAUDSTREAM_OUTAGE_S_MAX="2")
+    worker = running.start_worker()
+    running.wait_ready()
+    own_redis.kill()
+    _send(running, _records(history, 100))
+    assert worker.process.wait(60) == 1
+    lines = [line for line in worker.log().splitlines() if "CRITICAL" in line]
+    assert len(lines) == 1
+    assert "score ends: score: given up after" in lines[0]
+    assert "Redis" in lines[0]
+    assert "Traceback" not in worker.log()
+
+
+@pytest.mark.parametrize("policy", ["stop", "accept", "replay"])
+def test_an_emptied_redis_is_dealt_with_as_the_policy_says(
+    kafka: Kafka, own_redis: RedisServer, made: Made, history: Path, policy: str
+) -> None:
+    """Emptied in the flow and before a start: stop ends with one line, accept goes on, replay decides all again."""
+    running = made(kafka.bootstrap_servers, own_redis.url, FRAUDSTREAM_ON_STATE_LOST=policy)
+    records = _records(history, 900)
+    worker = running.start_worker()
+    _send(running, records[:300])
+    running.wait_accounted(300, 60)
+    running.wait_ready()
+    running.client.flushall()
+    _send(running, records[300:600])
+    expected = {"accept": 300, "replay": 600}
+    if policy == "stop":
+        assert worker.process.wait(30) == 1
+        assert running.accounted() == 0
+    else:
+        running.wait_accounted(expected[policy], 60)
+        assert running.counts() == running.counts() | {"decided": expected[policy]}
+        assert worker.stop() == 0
+    running.workers.clear()
+    running.client.flushall()
+    second = Worker(running.env, running.directory / "second.log")
+    running.workers.append(second)
+    if policy == "stop":
+        assert second.process.wait(60) == 1
+        assert "FRAUDSTREAM_ON_STATE_LOST" in second.log()
+        assert "Traceback" not in second.log() + worker.log()
+        return
+    _send(running, records[600:])
+    running.wait_accounted(expected[policy] + (300 if policy == "replay" else 0), 60)
+    assert second.stop() == 0
+    assert running.counts()["decided"] == {"accept": 300, "replay": 900}[policy]
+
+
+def test_a_broker_restart_costs_nothing(own_redis: RedisServer, made: Made, history: Path, tmp_path: Path) -> None:
+    """Kafka killed and restarted on its data under the flow: all is decided and published once; SIGTERM while it is
+    away ends the worker in time.
+    """
+    if apache_kafka_unavailable():
+        pytest.skip("needs a broker that keeps its records: java 17 and mvn")
+    with start_kafka(tmp_path / "kafka", prefer="apache") as broker:
+        running = made(broker.bootstrap_servers, own_redis.url)
+        records = _records(history, RECORDS)
+        worker = running.start_worker()
+        _send(running, records)
+        running.wait_accounted(500, 60)
+        broker.kill()
+        wait_until(lambda: "score waits: Kafka" in _troubles(running), 60, "the health says that Kafka is away")
+        broker.restart()
+        running.wait_accounted(RECORDS, 90)
+        running.wait_ready()
+        _assert_decided_once(running, records)
+        broker.kill()
+        began_s = time.monotonic()
+        assert worker.stop(60) in {0, 1}
+        assert time.monotonic() - began_s < 2 * STOP_S_MAX
+
+
+def test_a_store_that_lost_its_tail_loses_no_record(
+    kafka: Kafka, own_redis: RedisServer, made: Made, history: Path
+) -> None:
+    """Redis comes back older than the worker left it while many batches wait: all of them are decided in it."""
+    running = made(kafka.bootstrap_servers, own_redis.url, FRAUDSTREAM_BATCH_RECORDS_MAX="10")
+    records = _records(history, RECORDS)
+    worker = running.start_worker()
+    _send(running, records)
+    running.wait_accounted(300, 60)
+    older = _dump(running.client)
+    running.wait_accounted(600, 60)
+    worker.process.send_signal(signal.SIGSTOP)  # so that nothing is half done while Redis goes back in time
+    _restore(running.client, older)
+    worker.process.send_signal(signal.SIGCONT)
+    running.wait_accounted(RECORDS, 60)
+    assert running.counts()["decided"] == RECORDS
+    ids = {json.loads(value)["transaction_id"] for _, value in records}
+    decided = read_all(running.bootstrap_servers, running.topics.decisions, RECORDS)
+    assert {decision["transaction_id"] for decision in decided} <= ids
+    assert "is read again from offset" in worker.log()
+
+
+def _dump(client: redis.Redis) -> dict[bytes, tuple[bytes, int]]:
+    script = "local f = {} for _, k in ipairs(redis.call('KEYS', '*')) do f[#f+1] = k f[#f+1] = redis.call('DUMP', k) f[#f+1] = redis.call('PTTL', k) end return f"
+    flat: Any = client.eval(script, 0)
+    return {flat[n]: (flat[n + 1], max(0, flat[n + 2])) for n in range(0, len(flat), 3)}
+
+
+def _restore(client: redis.Redis, older: dict[bytes, tuple[bytes, int]]) -> None:
+    pipe = client.pipeline(transaction=True)
+    pipe.flushall()
+    for key, (value, ttl_ms) in older.items():
+        pipe.restore(key, ttl_ms, value)
+    pipe.execute()
+
+
+def _status(running: System) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads((running.directory / "health.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return {"ready": False, "troubles": {}}
+    return found
+
+
+def _troubles(running: System) -> str:
+    return "; ".join(_status(running)["troubles"].values())
+
+
+def _send(running: System, records: list[tuple[bytes, bytes]]) -> None:
+    produce(running.bootstrap_servers, running.topics.transactions, records, timestamp_ms=HISTORY_ENDS_MS)
+
+
+def _records(history: Path, count: int) -> list[tuple[bytes, bytes]]:
+    """The last `count` transactions of the history as records."""
+    table = pq.read_table(history)
+    records = []
+    for row in table.slice(table.num_rows - count).to_pylist():
+        del row["is_fraud"]
+        row["event_time"] = int(row["event_time"].timestamp() * 1000)
+        records.append((row["card_id"].encode(), json.dumps(row).encode()))
+    return records
+
+
+def _assert_decided_once(running: System, records: list[tuple[bytes, bytes]]) -> None:
+    """One decision for each; where one was published twice, it is the same to the byte."""
+    counts = running.counts()
+    assert counts["decided"] == len(records)
+    assert "duplicates" not in counts
+    topic = running.topics.decisions
+    wanted = {json.loads(value)["transaction_id"] for _, value in records}
+    values: dict[str, set[bytes]] = {}
+    count = len(records)
+    while len(values) < len(wanted):  # repeated ones stand among them
+        values.clear()
+        for message in consume(running.bootstrap_servers, topic, count):
+            value = message.value() or b""
+            values.setdefault(json.loads(value)["transaction_id"], set()).add(value)
+        count += len(wanted) - len(values)
+    assert values.keys() == wanted
+    assert [name for name, different in values.items() if len(different) > 1] == []
