@@ -40,7 +40,7 @@ terminal_frauds = { entity = "terminal", aggregate = "frauds", window = "late" }
 STAGE_BEGIN_MS = EDGE_MS - 90 * MINUTE_MS
 STAGE_MINUTES = 180
 ALERT_FROM = 500.0
-TERMINALS = ("w0", "w1", "w9")  # w9: of the late labels' stage
+TERMINALS = ("w0", "w1", "w8", "w9")  # w8: of crossed retries; w9: of the late labels' stage
 
 Position = tuple[int, int]  # partition, offset
 
@@ -102,20 +102,22 @@ class Upstream:
         rng = self._rng
         self._begin()
         labelled: list[str] = []
-        for partition in range(self._partitions):
-            written: list[dict[str, Any]] = []
-            for minute in sorted(rng.sample(range(STAGE_MINUTES), rng.randint(3, 8))):
-                kind = rng.random()
-                if kind < 0.12:
-                    self._poison(partition, stage)
-                elif kind < 0.27 and written:
-                    self._retry(partition, rng.choice(written), stage)
-                else:
-                    written.append(self._transaction(stage, partition, minute))
-            labelled += [value["transaction_id"] for value in written]
-        if self._rivals:
-            for _ in range(rng.randint(0, 2)):
+        written: dict[int, list[dict[str, Any]]] = {partition: [] for partition in range(self._partitions)}
+        places = [(minute, p) for p in written for minute in rng.sample(range(STAGE_MINUTES), rng.randint(2, 7))]
+        crossings = rng.choice((0, 2, 4)) if self._rivals else 0
+        for minute, partition in sorted(places + [(rng.randrange(STAGE_MINUTES), -1) for _ in range(crossings)]):
+            kind = rng.random()
+            if partition < 0:
                 labelled.append(self._cross(stage))
+            elif kind < 0.12:
+                self._poison(partition, stage)
+            elif kind < 0.27 and written[partition]:
+                self._retry(partition, rng.choice(written[partition]), stage)
+            else:
+                written[partition].append(self._transaction(stage, partition, minute))
+        for partition, values in written.items():
+            values.append(self._transaction(stage, partition, STAGE_MINUTES - 1))
+            labelled += [value["transaction_id"] for value in values]
         rng.shuffle(labelled)
         for name in labelled:
             if rng.random() < 0.6:
@@ -157,10 +159,13 @@ class Upstream:
         return min(max(moved, begin_ms), begin_ms + STAGE_MINUTES * MINUTE_MS - 1)
 
     def _cross(self, stage: int) -> str:
-        """A retry that another partitioner sent elsewhere. Its card has no other transaction: cards have one writer."""
+        """A retry that another partitioner sent elsewhere. Its card has no other transaction: cards have one writer.
+
+        Its terminal has few moves of a head, which would make the store refuse the second copy for another reason.
+        """
         here, there = self._rng.sample(range(self._partitions), 2)
-        minute = self._rng.randrange(STAGE_MINUTES)
-        value = self._transaction(stage, here, minute, card=f"x{len(self.logs.copies)}")
+        minute = self._rng.randrange(60, 85)
+        value = self._transaction(stage, here, minute, card=f"x{len(self.logs.copies)}", terminal="w8")
         name: str = value["transaction_id"]
         self._append(there, {**value, "event_time": self._near(value["event_time"], stage)})
         self.logs.crossed.add(name)

@@ -71,7 +71,9 @@ class VirtualBroker(MemoryPublisher):
 
 
 class VirtualWorker:
-    """One worker process. `at` is told every step of its calls; `reach` is its connection to the store."""
+    """One worker process. `at` is told every step of its calls."""
+
+    scorer_type = Scorer
 
     def __init__(
         self,
@@ -91,7 +93,7 @@ class VirtualWorker:
         self._rng = rng
         reached = FlakyStore(self.reach(store), at)
         publisher = FlakyBroker(broker, at)
-        self.scorer = Scorer(FEATURES, AgeingModel(number), reached, publisher, clock_ms=clock_ms)
+        self.scorer = self.scorer_type(FEATURES, AgeingModel(number), reached, publisher, clock_ms=clock_ms)
         self.labeller = Labeller(FEATURES, reached, publisher, clock_ms=clock_ms)
         self.assigned: list[TP] = []
         self.runs: dict[TP, OffsetRun] = {}

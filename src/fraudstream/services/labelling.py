@@ -102,16 +102,18 @@ class Labeller:
 
 
 def _in_rounds(labels: list[tuple[Record, Label]]) -> list[list[tuple[Record, Label]]]:
-    """The first label of each transaction, then the second of each, and so on.
+    """The labels in order, cut so that no transaction has two verdicts in a round.
 
     In one call the second would be joined when the first meets a conflict, and the first verdict is the one that counts.
     """
     rounds: list[list[tuple[Record, Label]]] = []
-    told: Counter[str] = Counter()
+    told: dict[str, tuple[int, bool]] = {}
     for pair in labels:
-        name = pair[1].transaction_id
-        if told[name] == len(rounds):
+        label = pair[1]
+        number, verdict = told.get(label.transaction_id, (0, label.is_fraud))
+        number += verdict != label.is_fraud
+        told[label.transaction_id] = number, label.is_fraud
+        if number == len(rounds):
             rounds.append([])
-        rounds[told[name]].append(pair)
-        told[name] += 1
+        rounds[number].append(pair)
     return rounds

@@ -1,0 +1,215 @@
+"""Faults planted in the parts: the simulation must find each of them, or it proves nothing about their absence."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import pytest
+from faust.types import TP
+
+from fraudstream.core.ports import Commit, CommitStatus, Gathered, Lease, Sighting, StateStore
+from fraudstream.core.updates import apply_update
+from fraudstream.errors import FraudstreamError
+from fraudstream.events import Decision
+from fraudstream.services.scoring import Scorer
+from fraudstream.testing import FlakyStore, ForgetfulStore
+from tests.simulation.logs import FEATURES
+from tests.simulation.simulation import Parts, Simulation
+from tests.simulation.worker import VirtualWorker
+
+# The shyest of them shows in one of some 150 seeds.
+SEEDS_MAX = 400
+LAYOUTS = {entity.name: entity.layout for entity in FEATURES.entities}
+
+
+class NoFenceStore(ForgetfulStore):
+    """Takes any worker for the owner."""
+
+    def commit(self, commit: Commit) -> CommitStatus:
+        fence = self._fences[commit.lease.partition]
+        return super().commit(replace(commit, lease=replace(commit.lease, fence=fence)))
+
+
+class WatermarkAheadStore(ForgetfulStore):
+    """Remembers one record more than was applied."""
+
+    step = 1
+
+    def commit(self, commit: Commit) -> CommitStatus:
+        status = super().commit(commit)
+        if status is CommitStatus.APPLIED and self._watermarks[commit.lease.partition] == commit.watermark:
+            self._watermarks[commit.lease.partition] += self.step
+        return status
+
+
+class WatermarkBehindStore(WatermarkAheadStore):
+    """Remembers one record less than was applied."""
+
+    step = -1
+
+
+class NoDedupeStore(ForgetfulStore):
+    """Knows of no earlier decision, and takes a second one for a transaction."""
+
+    def gather(self, keys: Mapping[str, Sequence[str]], sightings: Sequence[Sighting]) -> Gathered:
+        return replace(super().gather(keys, sightings), decisions=[None] * len(sightings))
+
+
+class LastWinsStore(ForgetfulStore):
+    """Overwrites a decision that was stored between gather and commit."""
+
+    _committing = False
+
+    def commit(self, commit: Commit) -> CommitStatus:
+        self._committing = True
+        try:
+            return super().commit(commit)
+        finally:
+            self._committing = False
+
+    def _stored(self, decision: Decision) -> bool:
+        return not self._committing and super()._stored(decision)
+
+
+class WholeRowClient(FlakyStore):
+    """Writes a terminal's row as it was gathered plus its own additions, over whatever others added meanwhile."""
+
+    def __init__(self, store: StateStore) -> None:
+        super().__init__(store, lambda moment: None)
+        self._seen: dict[tuple[str, str], bytes | None] = {}
+
+    def gather(self, keys: Mapping[str, Sequence[str]], sightings: Sequence[Sighting]) -> Gathered:
+        gathered = super().gather(keys, sightings)
+        for entity, names in keys.items():
+            self._seen.update(((entity, name), row) for name, row in zip(names, gathered.rows[entity], strict=True))
+        return gathered
+
+    def commit(self, commit: Commit) -> CommitStatus:
+        rows = list(commit.rows)
+        for entity, update in commit.shared:
+            row = apply_update(self._seen[entity, update.key], LAYOUTS[entity], update)
+            assert row is not None
+            rows.append((entity, update.key, row))
+        return super().commit(replace(commit, rows=rows, shared=[]))
+
+
+class WholeRowWorker(VirtualWorker):
+    """Read-modify-write of shared rows."""
+
+    def reach(self, store: StateStore) -> StateStore:
+        return WholeRowClient(store)
+
+
+class HastyClient(FlakyStore):
+    """Tells when a commit is through."""
+
+    def __init__(self, store: StateStore, done: Callable[[], None]) -> None:
+        super().__init__(store, lambda moment: None)
+        self._done = done
+
+    def commit(self, commit: Commit) -> CommitStatus:
+        status = super().commit(commit)
+        if status is CommitStatus.APPLIED:
+            self._done()
+        return status
+
+
+class HastyWorker(VirtualWorker):
+    """Acknowledges as soon as the store has the batch, before it is published."""
+
+    def reach(self, store: StateStore) -> StateStore:
+        return HastyClient(store, self._acknowledge_now)
+
+    def _acknowledge_now(self) -> None:
+        if self.queue:
+            self.acknowledge(*self.queue[0])
+
+
+class NoSeekBackWorker(VirtualWorker):
+    """Goes on from Kafka's offset, whatever the store has lost."""
+
+    def start(self, tp: TP, committed: int | None, watermark: int) -> int | None:
+        return committed
+
+    def rewound(self, tp: TP, resume_at: int) -> None:
+        self._fenced = False
+
+
+class SeekTooFarWorker(VirtualWorker):
+    """Seeks back to one past the record it should."""
+
+    def start(self, tp: TP, committed: int | None, watermark: int) -> int | None:
+        return super().start(tp, committed, watermark + 1)
+
+    def rewound(self, tp: TP, resume_at: int) -> None:
+        super().rewound(tp, resume_at + 1)
+
+
+class GivingUpWorker(VirtualWorker):
+    """Never takes a partition up again that it was fenced from, though it is its own still."""
+
+    def _work(self) -> None:
+        self._fenced = False
+        super()._work()
+
+
+class ReadingOnScorer(Scorer):
+    """Reads on from where the store is, past what was never published."""
+
+    def retake(self, partition: int, first_offset: int) -> int:
+        return self.take(partition).watermark + 1
+
+
+class ReadingOnWorker(VirtualWorker):
+    """See its scorer."""
+
+    scorer_type = ReadingOnScorer
+
+
+class TakesLeaseLastWorker(VirtualWorker):
+    """Reads the watermark, and only then takes its fence: restore before fence."""
+
+    def reach(self, store: StateStore) -> StateStore:
+        return LateFenceClient(store)
+
+
+class LateFenceClient(FlakyStore):
+    """Gives the lease with the watermark of the time before."""
+
+    def __init__(self, store: StateStore) -> None:
+        super().__init__(store, lambda moment: None)
+        self._before: dict[int, Lease] = {}
+
+    def take_lease(self, partition: int) -> Lease:
+        lease = super().take_lease(partition)
+        stale = self._before.get(partition, lease)
+        self._before[partition] = lease
+        return replace(lease, watermark=stale.watermark)
+
+
+MUTANTS = {
+    "fence check removed": Parts(store=NoFenceStore),
+    "watermark one ahead": Parts(store=WatermarkAheadStore),
+    "watermark one behind": Parts(store=WatermarkBehindStore),
+    "seeks one too far": Parts(worker=SeekTooFarWorker),
+    "ack before publish": Parts(worker=HastyWorker),
+    "terminals read-modify-write": Parts(worker=WholeRowWorker),
+    "seek-back removed": Parts(worker=NoSeekBackWorker),
+    "dedupe removed": Parts(store=NoDedupeStore),
+    "first decision wins removed": Parts(store=LastWinsStore),
+    "reads on past the unpublished": Parts(worker=ReadingOnWorker),
+    "gives up when fenced": Parts(worker=GivingUpWorker),
+    "stale watermark in the lease": Parts(worker=TakesLeaseLastWorker),
+}
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_the_simulation_finds(name: str) -> None:
+    """Some seed breaks a promise when this fault is planted."""
+    for seed in range(SEEDS_MAX):
+        try:
+            Simulation(seed, MUTANTS[name]).run()
+        except AssertionError:
+            return
+        except FraudstreamError as error:
+            pytest.fail(f"seed {seed} died of {error!r} instead of being found out")
+    pytest.fail(f"{SEEDS_MAX} seeds found nothing wrong")
