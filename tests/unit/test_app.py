@@ -89,7 +89,7 @@ def test_while_a_call_waits_the_health_says_for_what() -> None:
 
 def test_a_call_is_given_up_past_the_limit() -> None:
     """GivenUpError says what was away."""
-    with pytest.raises(GivenUpError, match="score: given up after .*Redis: away"):
+    with pytest.raises(GivenUpError, match=r"score: given up after .*Redis: away"):
         asyncio.run(Runner(Health(), 0.01).call("score", lambda: True, _fails(10**9)))
 
 
@@ -119,7 +119,7 @@ def test_ready_needs_every_role_and_no_trouble(tmp_path: Path) -> None:
     health.write(file)
     ready, why = read_status(file)
     assert not ready
-    assert why == "label waits: Redis: away; score: transactions[0]: the broker last answered 30 s ago"
+    assert why == "label waits: Redis: away; score stands still: transactions[0]: the broker last answered 30 s ago"
     still.clear()
     health.troubles.clear()
     health.write(file)
