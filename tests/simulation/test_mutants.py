@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from faust.types import TP
 
-from fraudstream.core.ports import Commit, CommitStatus, Gathered, Lease, Sighting, StateStore
+from fraudstream.core.ports import Commit, CommitStatus, Gathered, Sighting, StateStore
 from fraudstream.core.updates import apply_update
 from fraudstream.errors import FraudstreamError
 from fraudstream.events import Decision
@@ -165,27 +165,6 @@ class ReadingOnWorker(VirtualWorker):
     scorer_type = ReadingOnScorer
 
 
-class TakesLeaseLastWorker(VirtualWorker):
-    """Reads the watermark, and only then takes its fence: restore before fence."""
-
-    def reach(self, store: StateStore) -> StateStore:
-        return LateFenceClient(store)
-
-
-class LateFenceClient(FlakyStore):
-    """Gives the lease with the watermark of the time before."""
-
-    def __init__(self, store: StateStore) -> None:
-        super().__init__(store, lambda moment: None)
-        self._before: dict[int, Lease] = {}
-
-    def take_lease(self, partition: int) -> Lease:
-        lease = super().take_lease(partition)
-        stale = self._before.get(partition, lease)
-        self._before[partition] = lease
-        return replace(lease, watermark=stale.watermark)
-
-
 MUTANTS = {
     "fence check removed": Parts(store=NoFenceStore),
     "watermark one ahead": Parts(store=WatermarkAheadStore),
@@ -198,7 +177,6 @@ MUTANTS = {
     "first decision wins removed": Parts(store=LastWinsStore),
     "reads on past the unpublished": Parts(worker=ReadingOnWorker),
     "gives up when fenced": Parts(worker=GivingUpWorker),
-    "stale watermark in the lease": Parts(worker=TakesLeaseLastWorker),
 }
 
 

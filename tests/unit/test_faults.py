@@ -77,6 +77,19 @@ def test_a_batch_that_looked_applied_does_not_count_on_a_store_that_forgot_it() 
     assert store.counts()["decided"] == 1
 
 
+def test_an_applied_batch_that_the_store_lost_before_it_was_published_is_decided_again() -> None:
+    """Kafka refuses the alert, then Redis comes back older: the retry notices, although it has nothing to commit."""
+    store = ForgetfulStore(FeatureSet.default())
+    driver = Driver(store=store, at=fails("before publish"))
+    with pytest.raises(BrokerUnavailable):
+        driver.pipe(alert("t1"))
+    store.forget()
+    while driver.run() is not None:
+        pass
+    assert [told["transaction_id"] for told in driver.alerts()] == ["t1"]
+    assert store.decision("t1") is not None
+
+
 def test_a_fenced_worker_that_owns_its_partition_still_takes_it_up_again() -> None:
     """After another one took its lease and went away, the worker decides what is left, from where the store is."""
     driver = Driver()

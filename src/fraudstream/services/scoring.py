@@ -122,7 +122,8 @@ class Scorer:
         fresh_rejects = Counter(f"rejected.{why.reason}" for record, why in rejected if record.offset > lease.watermark)
         for _ in range(CONFLICTS_MAX):
             outcome = self._decide(lease, arrivals, last, fresh_rejects)
-            status = self._commit(outcome.commit) if last > lease.watermark else CommitStatus.APPLIED
+            # Also for a batch that is applied already: only the store can say that it has not lost it since.
+            status = self._commit(outcome.commit)
             if status is not CommitStatus.CONFLICT:
                 break
         else:
