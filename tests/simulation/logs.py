@@ -167,7 +167,10 @@ class Upstream:
         minute = self._rng.randrange(60, 85)
         value = self._transaction(stage, here, minute, card=f"x{len(self.logs.copies)}", terminal="w8")
         name: str = value["transaction_id"]
-        self._append(there, {**value, "event_time": self._near(value["event_time"], stage)})
+        # Never over the edge of a generation (minute 90): between gather and commit the store looks at one generation
+        # only, so that two copies decided in the same instant on both sides of an edge would both be stored.
+        earlier_ms = self._rng.choice((0, 1, 45, 59)) * MINUTE_MS
+        self._append(there, {**value, "event_time": value["event_time"] - earlier_ms})
         self.logs.crossed.add(name)
         return name
 
