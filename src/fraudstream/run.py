@@ -31,7 +31,8 @@ def worker(settings: Settings) -> int:
         roles.append(score_role(settings, parts.scorer, health))
     if "label" in settings.roles:
         roles.append(label_role(settings, parts.labeller, health))
-    parts.publisher.stopping = lambda: any(role.app.should_stop for role in roles)
+    for publisher in parts.publishers:
+        publisher.stopping = lambda: any(role.app.should_stop for role in roles)
     if settings.health_file:
         settings.health_file.unlink(missing_ok=True)  # a former worker's would say that this one is ready
     log.info("roles %s, brokers %s", ", ".join(role.name for role in roles), settings.kafka.bootstrap_servers)

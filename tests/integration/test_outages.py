@@ -40,7 +40,12 @@ def made(registry: Path, tmp_path: Path) -> Iterator[Made]:
     with ExitStack() as stack:
 
         def make(bootstrap_servers: str, redis_url: str, **env: str) -> System:
-            env = {"FRAUDSTREAM_REDIS__TIMEOUT_S": "1", "FRAUDSTREAM_KAFKA__PUBLISH_TIMEOUT_S": "3", "FRAUDSTREAM_BATCH_RECORDS_MAX": "50", **env}
+            env = {
+                "FRAUDSTREAM_REDIS__TIMEOUT_S": "1",
+                "FRAUDSTREAM_KAFKA__PUBLISH_TIMEOUT_S": "3",
+                "FRAUDSTREAM_BATCH_RECORDS_MAX": "50",
+                **env,
+            }
             one = stack.enter_context(system(bootstrap_servers, redis_url, registry, tmp_path, **env))
             one.create_topics(2)
             return one

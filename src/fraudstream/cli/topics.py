@@ -21,7 +21,9 @@ def register(app: typer.Typer) -> None:
 
 
 def create(
-    partitions: Annotated[int, typer.Option(help="Partitions of each topic; the most workers that can share it.", min=1)] = 8,
+    partitions: Annotated[
+        int, typer.Option(help="Partitions of each topic; the most workers that can share it.", min=1)
+    ] = 8,
     replication: Annotated[int, typer.Option(help="Copies of each record; 3 in production.", min=1)] = 1,
     retention: Annotated[
         str, typer.Option(help="Milliseconds records are kept, -1 for ever; empty: the broker's default.")

@@ -134,7 +134,9 @@ def _message(channel: _Channel) -> dict[str, Any]:
 
 
 def _dead_letter_headers() -> dict[str, Any]:
-    properties: dict[str, Any] = {name: {"type": "string", "description": text} for name, text in (HEADERS | OPTIONAL_HEADERS).items()}
+    properties: dict[str, Any] = {
+        name: {"type": "string", "description": text} for name, text in (HEADERS | OPTIONAL_HEADERS).items()
+    }
     properties["fraudstream-reason"]["enum"] = [reason.value for reason in Reason]
     return {
         "type": "object",

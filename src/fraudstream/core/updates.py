@@ -6,6 +6,7 @@ gives slots to other tiles); the store checks it and refuses the commit otherwis
 move once a hop, additions come with every transaction: refusals are rare.
 """
 
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -67,6 +68,8 @@ def shared_updates(
                 cell = (kind, at)
                 adds[k][cell] = adds[k].get(cell, 0) + value
     start = layout.heads_offset
+    tiles_after = [head.tolist() for head in after.heads]
+    read_heads = struct.Struct(f">{len(layout.rings)}q").unpack
     updates = []
     # Only keys that occur: one that was gathered for a duplicate must not get a row.
     for k in np.unique(key).tolist():
@@ -75,8 +78,8 @@ def shared_updates(
         moved = heads_after[k] != seen
         if not (adds[k] or moved):
             continue
-        clears = _clears(layout, seen, [int(head[k]) for head in after.heads]) if moved and row else ()
-        cells = tuple((kind, at, min(value, 2**63 - 1)) for (kind, at), value in adds[k].items())
+        clears = _clears(layout, read_heads(seen), [heads[k] for heads in tiles_after]) if moved and row else ()
+        cells = tuple([(kind, at, min(value, 2**63 - 1)) for (kind, at), value in adds[k].items()])
         updates.append(SharedUpdate(name, seen, heads_after[k] if moved else b"", clears, cells))
     return updates
 
@@ -104,15 +107,15 @@ def _cell_bits(layout: Layout, ring: int, column: str, slots: IntArray) -> IntAr
     return 8 * (first + slots * int(tile_dtype.itemsize))
 
 
-def _clears(layout: Layout, seen: bytes, after: Sequence[int]) -> tuple[tuple[int, int], ...]:
+def _clears(layout: Layout, seen: Sequence[int], after: Sequence[int]) -> tuple[tuple[int, int], ...]:
     clears: list[tuple[int, int]] = []
-    for number, before in enumerate(np.frombuffer(seen, ">i8").tolist()):
+    for number, before in enumerate(seen):
         tiles = layout.rings[number].tiles
         gap = min(after[number] - before, tiles)
         if gap <= 0:
             continue
         first = (before + 1) % tiles
-        tile_bytes = int(layout.tile_dtypes[number].itemsize)
+        tile_bytes = layout.tile_bytes[number]
         until_end = min(gap, tiles - first)
         clears.append((layout.tile_offset(number, first), until_end * tile_bytes))
         if gap > until_end:

@@ -15,6 +15,7 @@ was cut into batches: `tests/property/test_windows.py` holds this against a brut
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Final
 
 import numpy as np
@@ -85,11 +86,13 @@ class Layout:
         self.row_bytes = int(self.dtype.itemsize)
         self.heads_offset = 8 * keeps_last
         self.heads_bytes = 8 * len(self.rings)
+        self.tile_bytes = tuple(int(tile.itemsize) for tile in self.tile_dtypes)
+        sizes = [ring.tiles * size for ring, size in zip(self.rings, self.tile_bytes, strict=True)]
+        self._ring_offsets = tuple(accumulate(sizes, initial=self.heads_offset + self.heads_bytes))
 
     def tile_offset(self, ring: int, slot: int) -> int:
         """Byte offset in the row of a ring's tile in `slot` (= tile number mod tiles)."""
-        assert self.dtype.fields is not None
-        return int(self.dtype.fields[f"ring{ring}"][1]) + slot * int(self.tile_dtypes[ring].itemsize)
+        return self._ring_offsets[ring] + slot * self.tile_bytes[ring]
 
     @staticmethod
     def bytes_needed(rings: Sequence[Ring], *, keeps_last: bool) -> int:

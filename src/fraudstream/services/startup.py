@@ -29,13 +29,14 @@ class Parts:
     features: FeatureSet
     model: OnnxModel
     store: RedisStore
-    publisher: KafkaPublisher
+    publishers: tuple[KafkaPublisher, ...]
     scorer: Scorer
     labeller: Labeller
 
     def close(self) -> None:
         """Wait for what is under way and give connections back."""
-        self.publisher.close()
+        for publisher in self.publishers:
+            publisher.close()
         self.store.close()
 
 
@@ -92,21 +93,23 @@ def build(settings: Settings) -> Parts:
     log.info("model %s %s, %d features (%s)", model.name, model.version, len(features.names), features.digest[:12])
     store = open_store(settings, features)
     check_broker(settings)
-    publisher = KafkaPublisher(settings.kafka.client(), timeout_s=settings.kafka.publish_timeout_s)
+    # One for each role: they publish from threads of their own, and a publisher tells one caller what failed.
+    connection, timeout_s = settings.kafka.client(), settings.kafka.publish_timeout_s
+    score_out, label_out = (KafkaPublisher(connection, timeout_s=timeout_s) for _ in range(2))
     topics = Topics(**settings.topics.model_dump())
     limits = Limits(**settings.limits.model_dump())
     scorer = Scorer(
         features,
         model,
         store,
-        publisher,
+        score_out,
         clock_ms=now_ms,
         topics=topics,
         limits=limits,
         publish_decisions=settings.publish_decisions,
     )
-    labeller = Labeller(features, store, publisher, clock_ms=now_ms, topics=topics, limits=limits)
-    return Parts(features, model, store, publisher, scorer, labeller)
+    labeller = Labeller(features, store, label_out, clock_ms=now_ms, topics=topics, limits=limits)
+    return Parts(features, model, store, (score_out, label_out), scorer, labeller)
 
 
 def now_ms() -> int:
