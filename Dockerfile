@@ -24,13 +24,11 @@ RUN groupadd --gid 10001 fraudstream \
     && install -d -o fraudstream -g fraudstream /var/lib/fraudstream
 COPY --from=build /opt/fraudstream /opt/fraudstream
 # One thread for each numerical library, set before any of them is imported: their threads would fight over the cores.
-# onnxruntime 1.29 and newer reports to its publisher unless it is told not to before it is loaded. Faust makes an (empty)
-# directory at its start, by default in the working directory, which is read-only for a worker.
+# onnxruntime 1.29 and newer reports to its publisher unless it is told not to before it is loaded.
 ENV PATH=/opt/fraudstream/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     OMP_NUM_THREADS=1 \
     ORT_DISABLE_TELEMETRY=1 \
-    APP_DATADIR=/tmp/faust \
     FRAUDSTREAM_MODEL__REGISTRY=/var/lib/fraudstream/registry \
     FRAUDSTREAM_HEALTH_FILE=/tmp/fraudstream-status.json \
     FRAUDSTREAM_LOG_FORMAT=json

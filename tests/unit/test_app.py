@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from faust.types import TP
 
 from fraudstream import app
+from fraudstream.adapters.faust_worker import faust_settings
 from fraudstream.app import GivenUpError, Runner, StateLostError, start_offset
 from fraudstream.core.ports import NO_OFFSET
 from fraudstream.errors import StateUnavailable
@@ -137,3 +139,10 @@ def test_an_old_or_broken_status_is_not_ready(tmp_path: Path) -> None:
     status = {**Health().status(), "written_at": time.time() - STATUS_AGE_S_MAX - 5}
     file.write_text(json.dumps(status))
     assert "hangs or is gone" in read_status(file)[1]
+
+
+def test_faust_writes_nothing_into_the_working_directory() -> None:
+    """Faust's directories lie under the temporary directory: a worker's own may be read-only."""
+    datadir = Path(faust_settings("127.0.0.1:9092")["datadir"])
+    assert datadir.is_absolute()
+    assert datadir.parent == Path(tempfile.gettempdir())

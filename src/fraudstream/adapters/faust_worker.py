@@ -2,6 +2,8 @@
 
 import asyncio
 import io
+import os
+import tempfile
 from typing import Any
 
 import faust
@@ -53,6 +55,8 @@ def faust_settings(bootstrap_servers: str, *, session_timeout_s: float = SESSION
         "topic_allow_declare": False,
         "table_standby_replicas": 0,  # no tables: aiokafka's own assignor, and no table metadata in each join
         "TableManager": _NoTables,
+        # Faust makes an empty directory for the tables we do not have, by default in the working directory.
+        "datadir": f"{tempfile.gettempdir()}/fraudstream-faust-{os.getuid()}",
         "web_enabled": False,  # it would bind all interfaces; `faust worker` ignores this, `run_worker` does not
     }
 
