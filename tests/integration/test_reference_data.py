@@ -2,34 +2,38 @@
 
 import json
 import resource
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.support.system import run_ok
 
-# 2 cores, everything else running beside it: 20 s and 0.5 GB were measured.
-TRAIN_AND_EVALUATE_S_MAX = 90
+# 13 s of CPU and 0.5 GB were measured. CPU, not wall time: the machine may be busy with other things.
+TRAIN_AND_EVALUATE_CPU_S_MAX = 90
 MEMORY_KB_MAX = 2_000_000
 
 
 @pytest.fixture(scope="module")
 def reports(reference_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """One training on 2018-05-08 to 2018-06-30 and two backtests of 2018-07-01 to 2018-08-07, with their time."""
+    """One training on 2018-05-08 to 2018-06-30 and two backtests of 2018-07-01 to 2018-08-07, with their CPU time."""
     directory = tmp_path_factory.mktemp("reference")
     data = ("--transactions", str(reference_data), "--registry", str(directory / "registry"))
-    began_s = time.monotonic()
+    began_s = _children_cpu_s()
     run_ok("fraudstream", "train", *data, "--from", "2018-05-08", "--until", "2018-07-01", "--label-delay", "7d")
     evaluate = ("fraudstream", "evaluate", *data, "--from", "2018-07-01", "--until", "2018-08-08")
     run_ok(*evaluate, "--json", str(directory / "all.json"), "--html", str(directory / "all.html"))
-    took_s = time.monotonic() - began_s
+    took_cpu_s = _children_cpu_s() - began_s
     run_ok(*evaluate, "--remove-known-cards", "--json", str(directory / "removed.json"))
     return {
         "all": json.loads((directory / "all.json").read_text("utf-8")),
         "removed": json.loads((directory / "removed.json").read_text("utf-8")),
-        "took_s": took_s,
+        "took_cpu_s": took_cpu_s,
     }
+
+
+def _children_cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def test_quality_over_all_transactions(reports: dict[str, Any]) -> None:
@@ -58,8 +62,8 @@ def test_the_alert_budget_holds(reports: dict[str, Any]) -> None:
 
 
 def test_train_and_evaluate_are_quick_and_small(reports: dict[str, Any]) -> None:
-    """1.2 million transactions are trained on and backtested in under 90 s and 2 GB."""
-    assert reports["took_s"] < TRAIN_AND_EVALUATE_S_MAX
+    """1.2 million transactions are trained on and backtested in under 90 s of CPU and 2 GB."""
+    assert reports["took_cpu_s"] < TRAIN_AND_EVALUATE_CPU_S_MAX
     # The largest of all processes this test session has waited for; on macOS it is in bytes.
     largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     assert largest < MEMORY_KB_MAX * (1024 if largest > 10**9 else 1)
