@@ -325,3 +325,10 @@ def test_a_models_number_is_never_given_to_two(
     assert fresh.decision("t2") == outcome.decided[0]
     for one in (other, fresh):
         one.close()
+
+
+def test_looking_into_an_empty_redis_settles_nothing(store: RedisStore, redis_client: redis.Redis) -> None:
+    """Who asks for a decision before the first worker must not fix the slots that workers then live with."""
+    assert store.decision("t1") is None
+    assert store.counts() == {}
+    assert names(redis_client) == []

@@ -114,6 +114,7 @@ class RedisStore:
         # The moment after which Redis may be another one, or an older one of itself: ask it again what it knows.
         self._keys_known = None
         self._forget_models()
+        self._settle_keys()
         fence = int(self.client.incr(self._keys.fence(partition)))
         watermark: Any = self.client.get(self._keys.watermark(partition))
         return Lease(partition, fence, NO_OFFSET if watermark is None else int(watermark))
@@ -250,17 +251,25 @@ class RedisStore:
 
     @property
     def _keys(self) -> Keys:
-        """The key scheme. Slots were sized by whoever wrote first: with others, stored decisions would not be found."""
-        if self._keys_known is None:
-            keys = Keys(self._settings)
-            pipe = self.client.pipeline()
-            pipe.hsetnx(keys.meta, "slots", keys.slots)
-            pipe.hsetnx(keys.meta, "generation_ms", keys.generation_ms)
-            pipe.hmget(keys.meta, ["slots", "generation_ms"])
-            slots, generation_ms = pipe.execute()[-1]
+        """The key scheme. Slots were sized by the first lease: with others, stored decisions would not be found.
+
+        Before that lease there is nothing to find, and whoever only looks must not settle what workers live with.
+        """
+        if self._keys_known is not None:
+            return self._keys_known
+        keys = Keys(self._settings)
+        slots, generation_ms = self.client.hmget(keys.meta, ["slots", "generation_ms"])
+        if slots is not None and generation_ms is not None:
             keys.slots, keys.generation_ms = int(slots), int(generation_ms)
             self._keys_known = keys
-        return self._keys_known
+        return keys
+
+    def _settle_keys(self) -> None:
+        keys = Keys(self._settings)
+        pipe = self.client.pipeline()
+        pipe.hsetnx(keys.meta, "slots", keys.slots)
+        pipe.hsetnx(keys.meta, "generation_ms", keys.generation_ms)
+        pipe.execute()
 
     def _sha(self, script: str) -> str:
         if not self._shas:
