@@ -8,6 +8,7 @@ import msgspec
 import typer
 
 from fraudstream import codec, settings
+from fraudstream.cli.progress import progress
 from fraudstream.errors import FraudstreamError, SettingsError
 
 
@@ -86,6 +87,7 @@ def decision(
 def warm_up(
     transactions: Annotated[Path, typer.Option(help="Labelled history: Parquet or CSV.")],
     until: Annotated[str, typer.Option(help="Load what happened before this date (UTC), such as 2018-07-01.")],
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
     """Load the history of cards and terminals into Redis, so that the first transactions meet full windows.
 
@@ -102,7 +104,11 @@ def warm_up(
     config = settings.load()
     features, _ = startup.open_model(config)
     store = startup.open_store(config, features)
-    for entity, rows in warm_states(features, transactions, until).items():
-        store.load_rows(entity, rows)
-        typer.echo(f"{entity}: {len(rows)} rows loaded")
+    with progress(quiet) as tell:
+        states = warm_states(features, transactions, until, on_rows=lambda done, of: tell("replay", done, of))
+        for entity, rows in states.items():
+            tell(f"load {entity}", 0, 0)
+            store.load_rows(entity, rows)
     store.close()
+    for entity, rows in states.items():
+        typer.echo(f"{entity}: {len(rows)} rows loaded")

@@ -1,13 +1,13 @@
 """`fraudstream train`, `fraudstream evaluate` and `fraudstream models`: versions made, judged and looked at."""
 
-import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from fraudstream.cli.progress import progress
 from fraudstream.errors import SettingsError
 
 Transactions = Annotated[Path, typer.Option("--transactions", help="Labelled history: Parquet or CSV.")]
@@ -92,7 +92,7 @@ def train(  # noqa: PLR0917 - one parameter per option
         validation=duration_ms(validation) if validation else None,
         seed=seed,
     )
-    with _progress(quiet) as tell:
+    with progress(quiet) as tell:
         manifest = training.train(settings, tell)
     champion = Registry(registry).champion(name)
     state = "champion" if champion == manifest.version else f"champion is still version {champion}"
@@ -146,7 +146,7 @@ def evaluate(  # noqa: PLR0917 - one parameter per option
         transactions, moment_ms(from_), moment_ms(until), cold=cold, remove_known_cards=remove_known_cards
     )
     artefact = Registry(registry).load(name, version)
-    with _progress(quiet) as tell:
+    with progress(quiet) as tell:
         done = backtest.evaluate(artefact, settings, lambda rows, of: tell("score", rows, of))
     report = done.report
     if json_file:
@@ -224,28 +224,3 @@ def _print_figures(figures: Mapping[str, float | None]) -> None:
 
 def _figure(value: float | None) -> str:
     return "n/a" if value is None else f"{value:.4f}"
-
-
-@contextlib.contextmanager
-def _progress(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """A bar a stage, on stderr; the callback is told stage, done, of how many (0: not known)."""
-    from rich.console import Console  # noqa: PLC0415 - only for a command that runs a while
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415 - as above
-
-    console = Console(stderr=True, quiet=quiet)
-    columns = (SpinnerColumn(), TextColumn("{task.description:20}"), BarColumn(), TextColumn("{task.fields[told]}"))
-    with Progress(*columns, TimeElapsedColumn(), console=console) as bars:
-        tasks: dict[str, Any] = {}
-
-        def tell(stage: str, done: int, of: int) -> None:
-            if stage not in tasks:
-                for earlier in tasks.values():
-                    bars.update(earlier, total=1, completed=1)
-                    bars.stop_task(earlier)
-                tasks[stage] = bars.add_task(stage, total=of or None, told="")
-            if of:
-                bars.update(tasks[stage], completed=done, total=of, told=f"{done:,} of {of:,}")
-
-        yield tell
-        for task in tasks.values():
-            bars.update(task, total=1, completed=1)
