@@ -51,6 +51,7 @@ ALLOW = Decision(
     amount=123.45,
     action="allow",
     score=0.012345678901234,
+    champion_score=0.012345678901234,
     threshold=0.5,
     model_name=MODEL.name,
     model_version=MODEL.version,

@@ -24,8 +24,7 @@ from fraudstream.adapters.redis_keys import StoreSettings
 from fraudstream.adapters.redis_store import RedisStore
 from fraudstream.core.engine import Arrival, ask, decide
 from fraudstream.core.features import FeatureSet
-from fraudstream.core.ports import CommitStatus
-from fraudstream.core.windows import FloatArray
+from fraudstream.core.ports import CommitStatus, Scores
 from fraudstream.embedded import start_redis
 from fraudstream.events import Contribution, Transaction
 
@@ -45,8 +44,10 @@ class OneInAHundred:
         self.features_digest = features.digest
         self._random = np.random.default_rng(7)
 
-    def score(self, matrix: npt.NDArray[np.float32]) -> FloatArray:
-        return np.where(self._random.random(len(matrix)) < 0.01, 0.8, self._random.random(len(matrix)) / 2)
+    def score(self, matrix: npt.NDArray[np.float32]) -> Scores:
+        return Scores.alone(
+            np.where(self._random.random(len(matrix)) < 0.01, 0.8, self._random.random(len(matrix)) / 2)
+        )
 
     def reasons(self, matrix: npt.NDArray[np.float32]) -> list[tuple[Contribution, ...]]:
         reason = Contribution("AMOUNT_TO_CARD_MEAN_30D", "amount against the card's 30-day mean 4.81", 1.25)

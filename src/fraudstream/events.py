@@ -13,6 +13,7 @@ from msgspec import Struct
 
 Action = Literal["allow", "review", "block"]
 LabelSource = Literal["chargeback", "analyst"]
+EventState = Literal["began", "ended", "happened"]
 
 
 class Reason(StrEnum):
@@ -109,8 +110,10 @@ class Decision(Struct, frozen=True, gc=False):
     """What was answered for one transaction. Everything needed to publish it again, word for word.
 
     `features` are little-endian float32, one per feature, in the order of the feature list whose digest is
-    `features_digest`. `score` and `threshold` are probabilities in [0, 1]; `threshold` is the one that the action's
-    level needs (`review` for an `allow`). `partition` and `offset` name the input record that was decided.
+    `features_digest`. Scores and `threshold` are probabilities in [0, 1]: `score` is the one the decision was made with,
+    `champion_score` the champion's own, `online_score` the online model's (None: there was none to ask); `threshold` is
+    the one that the action's level needs (`review` for an `allow`). `partition` and `offset` name the input record that
+    was decided. `degraded`: decided without the state, as its features were not to be had in time.
     """
 
     transaction_id: str
@@ -121,6 +124,7 @@ class Decision(Struct, frozen=True, gc=False):
     amount: float
     action: Action
     score: float
+    champion_score: float
     threshold: float
     model_name: str
     model_version: str
@@ -129,3 +133,58 @@ class Decision(Struct, frozen=True, gc=False):
     reasons: tuple[Contribution, ...]
     partition: int
     offset: int
+    online_score: float | None = None
+    degraded: bool = False
+
+
+class Example(Struct, frozen=True, gc=False):
+    """What can be learned from: a decision as it was made, and the verdict that came later.
+
+    Fields as in `Decision` and `Label`; `label_time_ms` is when the verdict was known, `source` who gave it.
+    """
+
+    transaction_id: str
+    card_id: str
+    event_time_ms: int
+    label_time_ms: int
+    is_fraud: bool
+    source: LabelSource
+    amount: float
+    action: Action
+    score: float
+    champion_score: float
+    online_score: float | None
+    threshold: float
+    model_name: str
+    model_version: str
+    features_digest: str
+    features: bytes
+    degraded: bool = False
+
+
+class ModelEventKind(StrEnum):
+    """What happened to a model or to what it looks at."""
+
+    DRIFT = "drift"
+    LEARNING_FROZEN = "learning_frozen"
+    LEARNING_RESUMED = "learning_resumed"
+    SNAPSHOT_UNREADABLE = "snapshot_unreadable"
+
+
+class ModelEvent(Struct, frozen=True, gc=False):
+    """One thing that happened to a model, for people and for other systems.
+
+    `subject` is what it is about (a feature, `score`, `online`); `state` is `began` and later `ended` for what lasts and
+    `happened` for what does not; `message` is the cause in words; `values` the figures behind it. `event_id` is the same
+    for the same event told again.
+    """
+
+    event_id: str
+    kind: ModelEventKind
+    state: EventState
+    time_ms: int
+    subject: str
+    message: str
+    model_name: str
+    model_version: str
+    values: Mapping[str, float | int | str]

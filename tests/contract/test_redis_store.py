@@ -57,6 +57,7 @@ def decision(number: int, features: int, *, alert: bool = False) -> Decision:
     reasons = tuple(
         Contribution(f"FEATURE_{n}", f"terminal's frauds of the last week {n}", 1.5 / n) for n in (1, 2, 3, 4)
     )
+    score = float(random.random(dtype=np.float32))
     return Decision(
         transaction_id=f"tx-{number:09d}",
         card_id=f"card-{number % 5000:07d}",
@@ -65,7 +66,8 @@ def decision(number: int, features: int, *, alert: bool = False) -> Decision:
         decided_at_ms=NOON_MS + 10 * number + 35,
         amount=round(float(random.lognormal(3, 1)), 2),
         action="review" if alert else "allow",
-        score=float(random.random()),
+        score=score,
+        champion_score=score,
         threshold=0.5,
         model_name="champion",
         model_version="20240701-1",

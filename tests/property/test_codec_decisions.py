@@ -11,15 +11,21 @@ from hypothesis import strategies as st
 from fraudstream.codec import (
     ModelIdentity,
     UnreadableDecision,
+    UnreadableExample,
+    UnreadableModelEvent,
     decode_decision,
+    decode_example,
+    decode_model_event,
     encode_alert,
     encode_decision,
+    encode_example,
+    encode_model_event,
     pack_decision,
     unpack_decision,
 )
 from fraudstream.codec.schemas import render_schemas
 from fraudstream.codec.times import TIME_MS_MAX
-from fraudstream.events import Contribution, Decision
+from fraudstream.events import Contribution, Decision, Example, ModelEvent, ModelEventKind
 from tests.support.codec_reference import Number, Reader
 
 SCHEMAS = {
@@ -29,6 +35,7 @@ SCHEMAS = {
 
 texts = st.text(max_size=20)
 probabilities = st.floats(0, 1)
+scores = probabilities | st.floats(0, 1, width=32) | st.just(-0.0) | st.just(0.5)
 times_ms = st.integers(0, TIME_MS_MAX)
 decisions = st.builds(
     Decision,
@@ -39,7 +46,8 @@ decisions = st.builds(
     decided_at_ms=times_ms,
     amount=st.floats(0, 3e7) | st.integers(0, 10**9).map(lambda cents: cents / 100),
     action=st.sampled_from(["allow", "review", "block"]),
-    score=probabilities,
+    score=scores,
+    champion_score=scores,
     threshold=probabilities | st.integers(0, 10**6).map(lambda millionths: millionths / 10**6),
     model_name=texts,
     model_version=texts,
@@ -50,6 +58,8 @@ decisions = st.builds(
     ).map(tuple),
     partition=st.integers(0, 2**31 - 1),
     offset=st.integers(0, 2**63 - 1),
+    online_score=st.none() | scores,
+    degraded=st.booleans(),
 )
 
 
@@ -98,12 +108,50 @@ def test_decision_comes_back_from_storage(decision: Decision, model_ref: int) ->
     assert pack_decision(stored, model_ref) == packed
 
 
+@settings(max_examples=300, deadline=None)
+@given(decisions, st.booleans(), times_ms, st.sampled_from(["chargeback", "analyst"]))
+def test_example_comes_back_from_json(decision: Decision, is_fraud: bool, label_time_ms: int, source: Any) -> None:
+    """An example loses nothing on its topic and validates."""
+    fields = {name: getattr(decision, name, None) for name in Example.__struct_fields__}
+    example = Example(**fields | {"is_fraud": is_fraud, "label_time_ms": label_time_ms, "source": source})
+    value = encode_example(example)
+    assert decode_example(value) == example
+    assert repr(decode_example(value)) == repr(example)
+    SCHEMAS["example.schema.json"].validate(json.loads(value))
+
+
+model_events = st.builds(
+    ModelEvent,
+    event_id=texts,
+    kind=st.sampled_from(ModelEventKind),
+    state=st.sampled_from(["began", "ended", "happened"]),
+    time_ms=times_ms,
+    subject=texts,
+    message=texts,
+    model_name=texts,
+    model_version=texts,
+    values=st.dictionaries(
+        texts, texts | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False)
+    ),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(model_events)
+def test_model_event_comes_back_from_json(event: ModelEvent) -> None:
+    """A model event loses nothing on its topic and validates."""
+    value = encode_model_event(event)
+    assert decode_model_event(value) == event
+    SCHEMAS["model-event.schema.json"].validate(json.loads(value))
+
+
 @settings(max_examples=400, deadline=None)
-@given(st.binary(max_size=80) | st.builds(lambda tail: b"\x9b\x01" + tail, st.binary(max_size=60)))
+@given(st.binary(max_size=80) | st.builds(lambda tail: b"\x9b" + tail, st.binary(max_size=60)))
 def test_any_bytes_are_a_decision_or_say_they_are_none(value: bytes) -> None:
-    """Readers of our own topics and store get a decision or `UnreadableDecision`, nothing else."""
-    for read in (decode_decision, lambda packed: unpack_decision("t", packed, {}.__getitem__)):
+    """Readers of our own topics and store get what they expect or the error that says it is none, nothing else."""
+    readers = decode_decision, decode_example, decode_model_event
+    for read in (*readers, lambda packed: unpack_decision("t", packed, {}.__getitem__)):
         try:
             read(value)
-        except UnreadableDecision:
+        except (UnreadableDecision, UnreadableExample, UnreadableModelEvent):
             continue

@@ -14,8 +14,7 @@ from faust.types import TP
 from fraudstream.adapters.kafka_batches import Backlog, OffsetRun
 from fraudstream.adapters.memory import MemoryPublisher
 from fraudstream.app import start_offset
-from fraudstream.core.ports import StateStore
-from fraudstream.core.windows import FloatArray
+from fraudstream.core.ports import Scores, StateStore
 from fraudstream.errors import BrokerUnavailable, StateUnavailable
 from fraudstream.events import Contribution
 from fraudstream.services.labelling import Labeller
@@ -39,8 +38,8 @@ class AgeingModel:
         self.version = str(version)
         self.features_digest = FEATURES.digest
 
-    def score(self, matrix: npt.NDArray[np.float32]) -> FloatArray:
-        return np.where(matrix[:, 0] >= ALERT_FROM, 0.99, 0.01)
+    def score(self, matrix: npt.NDArray[np.float32]) -> Scores:
+        return Scores.alone(np.where(matrix[:, 0] >= ALERT_FROM, 0.99, 0.01))
 
     def reasons(self, matrix: npt.NDArray[np.float32]) -> list[tuple[Contribution, ...]]:
         return [(Contribution("AMOUNT", f"amount {row[0]:.2f}", 4.6),) for row in matrix]

@@ -6,6 +6,7 @@ import math
 import struct
 
 import msgspec
+import numpy as np
 import pytest
 from tests.support.codec_records import PlainRecord
 
@@ -40,6 +41,7 @@ ALLOW = Decision(
     amount=123.45,
     action="allow",
     score=0.01234567890123456,
+    champion_score=0.01234567890123456,
     threshold=0.5,
     model_name=MODEL.name,
     model_version=MODEL.version,
@@ -48,6 +50,9 @@ ALLOW = Decision(
     reasons=(),
     partition=3,
     offset=123_456,
+)
+BLENDED = msgspec.structs.replace(
+    ALLOW, score=float(np.float32(0.01)), champion_score=float(np.float32(0.02)), online_score=float(np.float32(0.005))
 )
 BLOCK = msgspec.structs.replace(ALLOW, action="block", score=0.97, threshold=0.9, reasons=REASONS)
 
@@ -77,11 +82,19 @@ def test_decision_on_the_wire() -> None:
     fields = json.loads(encode_decision(BLOCK))
     alert = json.loads(encode_alert(BLOCK))
     del alert["alert_id"]
-    assert list(fields) == [*alert, "features", "features_digest", "source"]
+    assert list(fields) == [*alert, "features", "features_digest", "source", "champion_score", "online_score"]
+    assert (fields["champion_score"], fields["online_score"]) == (BLOCK.champion_score, None)
     assert fields == fields | alert
     assert struct.unpack("<40f", base64.b64decode(fields["features"])) == tuple(range(40))
     assert fields["features_digest"] == "5f" * 32
     assert fields["source"] == {"partition": 3, "offset": 123_456}
+
+
+def test_decision_without_state_says_so_on_the_wire() -> None:
+    """Only a degraded decision has the field, as true."""
+    degraded = msgspec.structs.replace(BLENDED, degraded=True)
+    assert json.loads(encode_decision(degraded)) == json.loads(encode_decision(BLENDED)) | {"degraded": True}
+    assert "degraded" not in json.loads(encode_decision(BLENDED))
 
 
 def test_allowed_transaction_has_no_alert() -> None:
@@ -90,7 +103,7 @@ def test_allowed_transaction_has_no_alert() -> None:
         encode_alert(ALLOW)
 
 
-@pytest.mark.parametrize("decision", [ALLOW, BLOCK])
+@pytest.mark.parametrize("decision", [ALLOW, BLOCK, BLENDED])
 def test_stored_decision_is_published_again_the_same(decision: Decision) -> None:
     """What was packed and unpacked, after the model has changed, gives the same bytes on both topics."""
     models = MODELS | {8: ModelIdentity("champion", "2018-07-02.1", "60" * 32)}
@@ -105,7 +118,7 @@ def test_stored_decision_is_published_again_the_same(decision: Decision) -> None
     "changes",
     [
         {},
-        {"action": "review", "score": 0.123456789, "amount": 41_999_999.99},
+        {"action": "review", "score": 0.123456789, "champion_score": 0.123456789, "amount": 41_999_999.99},
         {"threshold": 0.123456789012345},  # neither a decimal of six places
         {"threshold": 0.123457, "decided_at_ms": 1_795_000_000_000},  # a replay of 2018 in 2026
         {"offset": 2**32 - 1, "partition": 127},
@@ -120,6 +133,13 @@ def test_stored_decision_is_small(changes: dict[str, float]) -> None:
     assert unpack_decision(decision.transaction_id, packed, {41: MODEL}.__getitem__) == decision
 
 
+def test_an_online_model_costs_a_stored_decision_eight_bytes() -> None:
+    """Models answer in float32: the champion's own score and the online model's take four bytes each."""
+    alone = msgspec.structs.replace(BLENDED, champion_score=BLENDED.score, online_score=None)
+    assert len(pack_decision(BLENDED, 7)) == len(pack_decision(alone, 7)) + 8
+    assert len(pack_decision(msgspec.structs.replace(alone, degraded=True), 7)) == len(pack_decision(alone, 7))
+
+
 def test_long_lived_table_of_models_costs_two_bytes() -> None:
     """Model references beyond 42 take three bytes instead of one, up to 21,844 versions."""
     assert len(pack_decision(ALLOW, 21_844)) == len(pack_decision(ALLOW, 41)) + 2
@@ -131,13 +151,16 @@ def test_long_lived_table_of_models_costs_two_bytes() -> None:
         b"",
         b"\x9b",
         b"\x9b\x01",
-        b"\x9b\x02" + pack_decision(ALLOW, 7)[2:],
+        b"\x9b\x03" + pack_decision(ALLOW, 7)[2:],
+        b"\x9b\x00" + pack_decision(ALLOW, 7)[2:],
         pack_decision(ALLOW, 7)[:-1],
         pack_decision(ALLOW, 7) + b"\x00",
         pack_decision(ALLOW, 8),  # a model that is not in the table
         encode_decision(ALLOW),
         msgspec.msgpack.encode([1, 21, "c", "t", 0, 0, 0, 0, 0, b"short", []]),
         msgspec.msgpack.encode([1, -1, "c", "t", 0, 0, 0, 0, 0, bytes(14), []]),
+        msgspec.msgpack.encode([2, 21, "c", "t", 0, 0, 0, 0, 0, b"short", []]),
+        msgspec.msgpack.encode([2, 21, "c", "t", 0, 0, 0, 0, 0, b"\0\0\0\0\0\0\x40" + bytes(28), []]),  # a later flag
     ],
 )
 def test_what_is_no_packed_decision_says_so(packed: bytes) -> None:
@@ -176,7 +199,13 @@ def test_numbers_survive_the_wire_to_the_last_bit() -> None:
     for number in odd:
         contribution = Contribution("c", "t", -number * 1e300)
         decision = msgspec.structs.replace(
-            BLOCK, score=number, threshold=number, amount=number, reasons=(contribution,)
+            BLOCK,
+            score=number,
+            champion_score=number / 3,
+            online_score=number,
+            threshold=number,
+            amount=number,
+            reasons=(contribution,),
         )
         assert decode_decision(encode_decision(decision)) == decision
         assert unpack_decision(decision.transaction_id, pack_decision(decision, 7), MODELS.__getitem__) == decision

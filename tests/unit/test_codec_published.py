@@ -15,17 +15,31 @@ from fraudstream.codec import (
     Limits,
     ModelIdentity,
     decode_decision,
+    decode_example,
     decode_label,
+    decode_model_event,
     decode_transaction,
     encode_alert,
     encode_decision,
+    encode_example,
+    encode_model_event,
     pack_decision,
     unpack_decision,
 )
 from fraudstream.codec.__main__ import rendered_files
 from fraudstream.codec.asyncapi import CHANNELS, render_asyncapi
 from fraudstream.codec.dead_letter import HEADERS, OPTIONAL_HEADERS
-from fraudstream.events import Contribution, Decision, Label, Reason, Rejected, Transaction
+from fraudstream.events import (
+    Contribution,
+    Decision,
+    Example,
+    Label,
+    ModelEvent,
+    ModelEventKind,
+    Reason,
+    Rejected,
+    Transaction,
+)
 from fraudstream.topics import TOPICS, Topics
 
 ROOT = Path(__file__).parents[2]
@@ -43,6 +57,7 @@ DECISION = Decision(
     amount=12.34,
     action="block",
     score=0.9712,
+    champion_score=0.9712,
     threshold=0.9,
     model_name=MODEL.name,
     model_version=MODEL.version,
@@ -54,6 +69,40 @@ DECISION = Decision(
     ),
     partition=3,
     offset=41,
+)
+# As of version 2: with an online model, and without the state.
+BLENDED = msgspec.structs.replace(
+    DECISION, score=0.9375, champion_score=0.9712, online_score=0.90625, degraded=True, threshold=0.5
+)
+EXAMPLE = Example(
+    transaction_id=BLENDED.transaction_id,
+    card_id=BLENDED.card_id,
+    event_time_ms=BLENDED.event_time_ms,
+    label_time_ms=1_531_035_000_000,
+    is_fraud=True,
+    source="chargeback",
+    amount=BLENDED.amount,
+    action=BLENDED.action,
+    score=BLENDED.score,
+    champion_score=BLENDED.champion_score,
+    online_score=BLENDED.online_score,
+    threshold=BLENDED.threshold,
+    model_name=MODEL.name,
+    model_version=MODEL.version,
+    features_digest=MODEL.features_digest,
+    features=BLENDED.features,
+    degraded=True,
+)
+MODEL_EVENT = ModelEvent(
+    event_id="drift:amount:1530403212345",
+    kind=ModelEventKind.DRIFT,
+    state="began",
+    time_ms=RECORD_TIME_MS,
+    subject="amount",
+    message="amount is distributed otherwise than at training: PSI 0.31 above 0.05",
+    model_name=MODEL.name,
+    model_version=MODEL.version,
+    values={"psi": 0.31, "threshold": 0.05, "transactions": 10_000},
 )
 EXTRA = {"merchant": "Café Zum Eck", "mcc": 5812, "device": {"os": "android", "ids": [1, 2.5, None, True]}}
 EXPECTED: dict[str, Any] = {
@@ -71,6 +120,20 @@ EXPECTED: dict[str, Any] = {
     "v1/decision.json": DECISION,
     "v1/alert.json": None,  # nothing of ours reads alerts; the schema does
     "v1/stored-decision.hex": DECISION,
+    "v2/decision.json": DECISION,
+    "v2/decision-blended.json": BLENDED,
+    "v2/example.json": EXAMPLE,
+    "v2/model-event.json": MODEL_EVENT,
+    "v2/stored-decision.hex": DECISION,
+    "v2/stored-decision-blended.hex": BLENDED,
+}
+WRITTEN_NOW = {
+    "v2/decision.json": encode_decision(DECISION),
+    "v2/decision-blended.json": encode_decision(BLENDED),
+    "v2/example.json": encode_example(EXAMPLE),
+    "v2/model-event.json": encode_model_event(MODEL_EVENT),
+    "v2/stored-decision.hex": pack_decision(DECISION, 7).hex().encode(),
+    "v2/stored-decision-blended.hex": pack_decision(BLENDED, 7).hex().encode(),
 }
 
 
@@ -79,10 +142,16 @@ def sample_names() -> list[str]:
     return sorted(str(path.relative_to(SAMPLES)) for path in SAMPLES.glob("v*/*"))
 
 
+def kind_of(name: str) -> str:
+    """What a sample is one of: its name up to a further word that tells it from others of its kind."""
+    kind = re.split(r"[-.]", name.partition("/")[2])[0]
+    return "model-event" if kind == "model" else kind
+
+
 def read_sample(name: str) -> Any:
     """What the reader of that kind of sample makes of it."""
     value = (SAMPLES / name).read_bytes()
-    kind = name.partition("/")[2].partition("-")[0]
+    kind = kind_of(name)
     if kind == "transaction":
         return decode_transaction(PlainRecord(value), Limits())
     if kind == "label":
@@ -90,7 +159,8 @@ def read_sample(name: str) -> Any:
     if kind == "stored":
         packed = bytes.fromhex(value.decode())
         return unpack_decision(DECISION.transaction_id, packed, {7: MODEL}.__getitem__)
-    return decode_decision(value) if kind == "decision.json" else None
+    readers = {"decision": decode_decision, "example": decode_example, "model-event": decode_model_event}
+    return readers[kind](value) if kind in readers else None
 
 
 @pytest.mark.parametrize("name", sample_names())
@@ -102,16 +172,16 @@ def test_every_sample_is_readable_for_ever(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in sample_names() if name.endswith(".json")])
 def test_every_sample_validates(name: str) -> None:
     """Samples of every version validate against the schema that is published now."""
-    kind = re.split(r"[-.]", name.partition("/")[2])[0]
+    kind = kind_of(name)
     schema = json.loads((REFERENCE / "schemas" / f"{kind}.schema.json").read_text(encoding="utf-8"))
     jsonschema.Draft202012Validator(schema).validate(json.loads((SAMPLES / name).read_bytes()))
 
 
 def test_todays_bytes_are_the_samples() -> None:
     """The current version writes exactly its samples: an unintended change of the wire format shows here."""
-    assert encode_decision(DECISION) + b"\n" == (SAMPLES / "v1" / "decision.json").read_bytes()
     assert encode_alert(DECISION) + b"\n" == (SAMPLES / "v1" / "alert.json").read_bytes()
-    assert pack_decision(DECISION, 7).hex() + "\n" == (SAMPLES / "v1" / "stored-decision.hex").read_text()
+    for name, value in WRITTEN_NOW.items():
+        assert value + b"\n" == (SAMPLES / name).read_bytes(), name
 
 
 @pytest.mark.parametrize("name", sorted(rendered_files()))

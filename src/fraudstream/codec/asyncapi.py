@@ -19,7 +19,7 @@ _ORIGINAL: Final = (
 
 
 class _Channel(Struct, frozen=True):
-    """One topic: `field` of `Topics`, the schema of its value (None: not one of ours), its key in words."""
+    """One topic: `field` of `Topics`, the schema of its value (None: a dead letter, whatever bytes it has), its key in words."""
 
     field: str
     message: str
@@ -27,7 +27,6 @@ class _Channel(Struct, frozen=True):
     actions: tuple[Literal["receive", "send"], ...]
     schema: str | None
     key: str
-    dead_letters: bool = False
     partitions: int | None = None
 
 
@@ -50,7 +49,6 @@ CHANNELS: Final = (
         ("send",),
         None,
         "the key of the refused record, untouched",
-        dead_letters=True,
     ),
     _Channel(
         "labels_dead_letter",
@@ -59,14 +57,13 @@ CHANNELS: Final = (
         ("send",),
         None,
         "the key of the refused record, untouched",
-        dead_letters=True,
     ),
     _Channel(
         "examples",
         "example",
         "Internal, one partition: features as they were at decision time, and the label, for the learner.",
         ("send", "receive"),
-        None,
+        "Example",
         _CARD_KEY,
         partitions=1,
     ),
@@ -75,7 +72,7 @@ CHANNELS: Final = (
         "modelEvent",
         "Drift alarms, promotions, rollbacks, retraining and the gate's verdicts.",
         ("send",),
-        None,
+        "ModelEvent",
         "none",
     ),
 )
@@ -122,12 +119,10 @@ def _message(channel: _Channel) -> dict[str, Any]:
     message: dict[str, Any] = {"name": channel.message, "summary": channel.description}
     if channel.schema is not None:
         message["payload"] = {"$ref": f"#/components/schemas/{channel.schema}"}
-    elif channel.dead_letters:
+    else:
         message["contentType"] = "application/octet-stream"
         message["payload"] = {"description": _ORIGINAL}
         message["headers"] = _dead_letter_headers()
-    else:
-        message["payload"] = {"type": "object"}
     key = {"type": "string", "description": channel.key}
     message["bindings"] = {"kafka": {"key": key, "bindingVersion": "0.5.0"}}
     return message

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Final
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from fraudstream.codec.times import read_time, write_time
 from fraudstream.codec.wire import AlertWire, DecisionWire, ModelWire, SourceWire
@@ -77,6 +78,9 @@ def encode_decision(decision: Decision) -> bytes:
             decision.features,
             decision.features_digest,
             SourceWire(decision.partition, decision.offset),
+            decision.champion_score,
+            decision.online_score,
+            decision.degraded or UNSET,
         )
     )
 
@@ -105,6 +109,7 @@ def decode_decision(value: bytes) -> Decision:
         amount=wire.amount,
         action=wire.action,
         score=wire.score,
+        champion_score=wire.score if isinstance(wire.champion_score, UnsetType) else wire.champion_score,
         threshold=wire.threshold,
         model_name=wire.model.name,
         model_version=wire.model.version,
@@ -113,4 +118,6 @@ def decode_decision(value: bytes) -> Decision:
         reasons=wire.reasons,
         partition=wire.source.partition,
         offset=wire.source.offset,
+        online_score=wire.online_score,
+        degraded=wire.degraded is True,
     )

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from fraudstream.codec.wire import AlertWire, DecisionWire, LabelWire, TransactionWire
+from fraudstream.codec.wire import AlertWire, DecisionWire, ExampleWire, LabelWire, ModelEventWire, TransactionWire
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
@@ -21,6 +21,8 @@ WIRE_TYPES: Final[dict[str, type[msgspec.Struct]]] = {
     "label": LabelWire,
     "decision": DecisionWire,
     "alert": AlertWire,
+    "example": ExampleWire,
+    "model-event": ModelEventWire,
 }
 
 
@@ -42,7 +44,7 @@ def to_text(document: dict[str, Any]) -> str:
 
 def _render(name: str, wire_type: type[msgspec.Struct]) -> dict[str, Any]:
     definitions = _public_names(msgspec.json.schema(wire_type))["$defs"]
-    root: dict[str, Any] = definitions.pop(name.capitalize())
+    root: dict[str, Any] = definitions.pop(wire_type.__name__.removesuffix("Wire"))
     head: dict[str, Any] = {"$schema": DIALECT, "$id": f"urn:fraudstream:schema:{name}:{VERSION}"}
     schema = head | root
     if definitions:

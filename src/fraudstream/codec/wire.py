@@ -10,7 +10,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from fraudstream.codec.limits import Limits
 from fraudstream.codec.times import Moment
-from fraudstream.events import Contribution, LabelSource
+from fraudstream.events import Contribution, EventState, LabelSource, ModelEventKind
 
 _LIMITS = Limits()
 _ID_SCHEMA: dict[str, Any] = {
@@ -96,7 +96,12 @@ class SourceWire(Struct, frozen=True, gc=False):
     offset: Annotated[int, Meta(extra_json_schema={"minimum": 0})]
 
 
-_SCORE = "Probability of fraud."
+_SCORE = "Probability of fraud, the one that was decided with."
+_CHAMPION_SCORE = "The champion's own score. Absent in decisions of before it was told apart: then it is `score`."
+_ONLINE_SCORE = "The online model's score; null when there was none."
+_DEGRADED = "true: decided without the state, which could not be read in time. Absent otherwise."
+_FEATURES = "Base64 of little-endian float32, in the order of the feature list."
+_FEATURES_DIGEST = "Digest of the feature list that `features` follow."
 _THRESHOLD = "The score from which the action was taken; that of `review` for an `allow`."
 _REASONS = "Largest contributions first, four at most. contribution: log-odds, positive = riskier."
 
@@ -132,6 +137,43 @@ class DecisionWire(Struct, frozen=True, gc=False):
     model: ModelWire
     event_time: Time
     decided_at: Time
-    features: Annotated[bytes, Meta(description="Base64 of little-endian float32, in the order of the feature list.")]
-    features_digest: Annotated[str, Meta(description="Digest of the feature list that `features` follow.")]
+    features: Annotated[bytes, Meta(description=_FEATURES)]
+    features_digest: Annotated[str, Meta(description=_FEATURES_DIGEST)]
     source: SourceWire
+    champion_score: Annotated[Probability | UnsetType, Meta(description=_CHAMPION_SCORE)] = UNSET
+    online_score: Annotated[Probability | None, Meta(description=_ONLINE_SCORE)] = None
+    degraded: Annotated[bool | UnsetType, Meta(description=_DEGRADED)] = UNSET
+
+
+class ExampleWire(Struct, frozen=True, gc=False):
+    """A decision as it was made, and the verdict that came later. Internal: for the learner and for training."""
+
+    transaction_id: str
+    card_id: str
+    event_time: Time
+    label_time: Time
+    is_fraud: bool
+    source: Annotated[LabelSource, Meta(description="Who gave the verdict.")]
+    amount: Amount
+    action: Literal["allow", "review", "block"]
+    score: Annotated[Probability, Meta(description=_SCORE)]
+    champion_score: Annotated[Probability, Meta(description="The champion's own score.")]
+    online_score: Annotated[Probability | None, Meta(description=_ONLINE_SCORE)]
+    threshold: Annotated[Probability, Meta(description=_THRESHOLD)]
+    model: ModelWire
+    features: Annotated[bytes, Meta(description=_FEATURES)]
+    features_digest: Annotated[str, Meta(description=_FEATURES_DIGEST)]
+    degraded: Annotated[bool | UnsetType, Meta(description=_DEGRADED)] = UNSET
+
+
+class ModelEventWire(Struct, frozen=True, gc=False):
+    """Something that happened to a model or to what it looks at: a drift alarm, frozen learning."""
+
+    event_id: Annotated[str, Meta(description="The same for the same event told again.")]
+    kind: ModelEventKind
+    state: Annotated[EventState, Meta(description="`happened`, or for what lasts `began` and later `ended`.")]
+    time: Time
+    subject: Annotated[str, Meta(description="What it is about: a feature, `score`, `online`, a field.")]
+    message: Annotated[str, Meta(description="The cause in words.")]
+    model: ModelWire
+    values: Annotated[dict[str, float | int | str], Meta(description="The figures behind it.")]

@@ -197,7 +197,9 @@ def _answer(
     now_ms: int,
 ) -> list[Decision]:
     matrix = features.matrix(columns, observed)
-    scores = model.score(matrix).tolist()
+    scored = model.score(matrix)
+    scores, champion = scored.score.tolist(), scored.champion.tolist()
+    online = [None] * len(scores) if scored.online is None else scored.online.tolist()
     actions: list[Action] = [_action(model, score) for score in scores]
     alerts = [at for at, action in enumerate(actions) if action != "allow"]
     reasons = dict(zip(alerts, model.reasons(matrix[alerts]), strict=True)) if alerts else {}
@@ -216,6 +218,8 @@ def _answer(
                 amount=transaction.amount,
                 action=action,
                 score=scores[at],
+                champion_score=champion[at],
+                online_score=online[at],
                 threshold=model.block_threshold if action == "block" else model.review_threshold,
                 model_name=model.name,
                 model_version=model.version,

@@ -127,6 +127,23 @@ class StateStore(Protocol):
         """The counters that commits have added up."""
 
 
+@dataclass(frozen=True)
+class Scores:
+    """Probabilities of fraud, one for each row: the one to decide with, and what it was made of.
+
+    `online` is None where there is no online model to ask.
+    """
+
+    score: FloatArray
+    champion: FloatArray
+    online: FloatArray | None = None
+
+    @classmethod
+    def alone(cls, champion: FloatArray) -> "Scores":
+        """The champion decides by itself."""
+        return cls(champion, champion)
+
+
 class Model(Protocol):
     """A model version that can decide."""
 
@@ -141,8 +158,8 @@ class Model(Protocol):
     @property
     def block_threshold(self) -> float: ...
 
-    def score(self, matrix: npt.NDArray[np.float32]) -> FloatArray:
-        """Probability of fraud for each row of an (n, features) matrix."""
+    def score(self, matrix: npt.NDArray[np.float32]) -> Scores:
+        """Probabilities of fraud for each row of an (n, features) matrix."""
 
     def reasons(self, matrix: npt.NDArray[np.float32]) -> Sequence[tuple[Contribution, ...]]:
         """Up to four reasons for each row, the largest first; called for alerts only."""

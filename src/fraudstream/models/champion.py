@@ -12,6 +12,7 @@ import numpy as np
 import onnxruntime as ort
 
 from fraudstream.core.features import FeatureSet
+from fraudstream.core.ports import Scores
 from fraudstream.core.windows import FloatArray
 from fraudstream.errors import ModelError
 from fraudstream.events import Contribution
@@ -114,9 +115,9 @@ class OnnxModel:
         """Infinite where blocking is off: no score reaches it."""
         return self._block
 
-    def score(self, matrix: Matrix) -> FloatArray:
-        """Probability of fraud for each row of an (n, features) matrix."""
-        return self._scorer(matrix)
+    def score(self, matrix: Matrix) -> Scores:
+        """Probabilities of fraud for each row of an (n, features) matrix."""
+        return Scores.alone(self._scorer(matrix))
 
     def reasons(self, matrix: Matrix) -> Sequence[tuple[Contribution, ...]]:
         """Up to four reasons for each row, the largest first."""

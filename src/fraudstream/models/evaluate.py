@@ -151,7 +151,7 @@ def _score(
         on_rows=on_rows,
         on_earlier_frauds=remember,
     ):
-        parts.append(Scored(part.times_ms, part.cards, part.amounts, part.frauds, model.score(part.matrix)))
+        parts.append(Scored(part.times_ms, part.cards, part.amounts, part.frauds, model.score(part.matrix).score))
         remember(part.times_ms[part.frauds], part.cards[part.frauds])
     if not parts:
         raise SettingsError(

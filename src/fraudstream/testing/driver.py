@@ -12,8 +12,7 @@ from msgspec import Struct
 from fraudstream.adapters.memory import MemoryPublisher, MemoryStore
 from fraudstream.codec import read_dead_letter
 from fraudstream.core.features import FeatureSet
-from fraudstream.core.ports import Model, Publisher, StateStore
-from fraudstream.core.windows import FloatArray
+from fraudstream.core.ports import Model, Publisher, Scores, StateStore
 from fraudstream.events import Contribution
 from fraudstream.services.labelling import Labeller
 from fraudstream.services.scoring import Ending, Processed, Scorer
@@ -49,8 +48,8 @@ class AmountModel:
         self._at = features.names.index("amount")
         self._limit = limit
 
-    def score(self, matrix: npt.NDArray[np.float32]) -> FloatArray:
-        return np.where(matrix[:, self._at] >= self._limit, 0.99, 0.01)
+    def score(self, matrix: npt.NDArray[np.float32]) -> Scores:
+        return Scores.alone(np.where(matrix[:, self._at] >= self._limit, 0.99, 0.01))
 
     def reasons(self, matrix: npt.NDArray[np.float32]) -> list[tuple[Contribution, ...]]:
         return [(Contribution("AMOUNT", f"amount {row[self._at]:.2f}", 4.6),) for row in matrix]

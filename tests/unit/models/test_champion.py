@@ -121,7 +121,7 @@ def test_a_version_serves_the_port(artefact: Artefact) -> None:
     assert (model.name, model.version) == ("fraud", "1")
     assert model.features_digest == FeatureSet.default().digest
     assert 0 < model.review_threshold <= model.block_threshold
-    scores = model.score(artefact.golden().matrix)
+    scores = model.score(artefact.golden().matrix).score
     assert scores.dtype == np.float64
     assert 0 <= scores.min() < scores.max() <= 1
 

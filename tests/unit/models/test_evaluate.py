@@ -44,7 +44,7 @@ def test_scores_are_those_of_the_model_over_the_replay(
     parts = list(replay(model.features, history))
     times = np.concatenate([part.times_ms for part in parts])
     inside = (times >= range_.from_ms) & (times < range_.until_ms)
-    scores = np.concatenate([model.score(part.matrix) for part in parts])[inside]
+    scores = np.concatenate([model.score(part.matrix).score for part in parts])[inside]
     assert evaluation.scored.scores.tolist() == scores.tolist()
     assert evaluation.report.transactions == np.count_nonzero(inside)
 
