@@ -303,7 +303,7 @@ def test_a_redis_that_was_emptied_is_noticed_and_filled_again(
     assert desk.commit(lost.commit) is CommitStatus.REWOUND
     assert names(redis_client) == []
     desk = Desk(store)
-    assert desk.lease == Lease(0, 1, -1)
+    assert desk.lease.watermark == -1
     outcome = desk.process(transaction("t1"), transaction("t2"))
     other = RedisStore(redis_server.url, FEATURES)
     assert other.gather_decisions(["t1", "t2"]) == outcome.decided

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from fraudstream.adapters.redis_keys import RETRY_HORIZON_MS, StoreSettings
-from fraudstream.core.ports import NO_OFFSET, CommitStatus, LabelStatus, Lease, Sighting, StateStore
+from fraudstream.core.ports import NO_OFFSET, CommitStatus, LabelStatus, Sighting, StateStore
 from fraudstream.core.windows import States, observe
-from tests.contract.conftest import StoreFactory
+from tests.contract.conftest import Forget, StoreFactory
 from tests.support.desk import (
     DAY_MS,
     EDGE_MS,
@@ -44,11 +44,24 @@ def look(store: StateStore) -> object:
 
 def test_fences_grow_and_watermarks_stay(store: StateStore) -> None:
     """Each lease of a partition has a larger fence and finds the last applied offset; partitions know nothing of others."""
-    assert store.take_lease(3) == Lease(3, 1, NO_OFFSET)
+    first = store.take_lease(3)
     desk = Desk(store, 3)
     desk.process(transaction("t1"), transaction("t2"))
-    assert store.take_lease(3) == Lease(3, 3, 1)
-    assert store.take_lease(4) == Lease(4, 1, NO_OFFSET)
+    last = store.take_lease(3)
+    assert first.fence < desk.lease.fence < last.fence
+    assert (first.watermark, last.watermark) == (NO_OFFSET, 1)
+    assert store.take_lease(4).watermark == NO_OFFSET
+
+
+def test_no_fence_is_given_twice_although_the_store_lost_its_data(open_store: StoreFactory, forget: Forget) -> None:
+    """A lease of before the loss is older than any after it: its holder is told that it lost the partition."""
+    store = open_store()
+    desk = Desk(store)
+    late = desk.prepare(transaction("t1"))
+    forget()
+    owner = Desk(store)
+    assert owner.lease.fence > desk.lease.fence
+    assert desk.commit(late.commit) is CommitStatus.FENCED
 
 
 def test_a_worker_that_lost_its_partition_changes_nothing(store: StateStore) -> None:
@@ -276,6 +289,22 @@ def test_a_decision_stored_since_the_gather_is_a_conflict_and_leaves_nothing_beh
     again = other.process(*(transaction(f"t{n}", card="c2", terminal="w2") for n in (0, 1, 2)))
     assert [d.transaction_id for d in again.decided] == ["t0", "t2"]
     assert again.duplicates == 1
+
+
+@pytest.mark.parametrize("first_is_later", [False, True])
+def test_two_copies_decided_at_once_on_both_sides_of_an_edge_conflict(store: StateStore, first_is_later: bool) -> None:
+    """Gathered before either was stored, the second is refused although its generation is another, and then a duplicate."""
+    one, other = Desk(store, 0), Desk(store, 1)
+    times_ms = [EDGE_MS - 10 * 60_000, EDGE_MS + 10 * 60_000]
+    if first_is_later:
+        times_ms.reverse()
+    first = one.prepare(transaction("t1", at_ms=times_ms[0], card="c1", terminal="w1"))
+    late = other.prepare(transaction("t1", at_ms=times_ms[1], card="c2", terminal="w2"))
+    assert one.commit(first.commit) is CommitStatus.APPLIED
+    before = look(store)
+    assert other.commit(late.commit) is CommitStatus.CONFLICT
+    assert look(store) == before
+    assert other.process(transaction("t1", at_ms=times_ms[1], card="c2", terminal="w2")).duplicates == 1
 
 
 @pytest.mark.parametrize("late_ms", [RETRY_HORIZON_MS, -RETRY_HORIZON_MS, 1, -1, 0])

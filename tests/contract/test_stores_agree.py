@@ -1,6 +1,7 @@
 """Both stores through the same random histories of two workers: every answer and every byte must be the same."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import redis
@@ -62,15 +63,15 @@ class World:
         self.looked: dict[int, tuple[list[LabelCommit], list[Label]]] = {}
 
     def take(self, step: Step) -> Any:
-        """Do a step; everything that the caller could see of it."""
+        """Do a step; everything that the caller could see of it but the fence, which is the time of day."""
         desk = self.desks[step.worker]
         if step.verb == "lease":
             # What was gathered before stays under way: the batch of a zombie.
             desk.lease = self.store.take_lease(step.worker)
-            return desk.lease
+            return desk.lease.watermark
         if step.verb == "gather":
             outcome = self.gathered[step.worker] = desk.prepare(*step.transactions)
-            return outcome
+            return replace(outcome, commit=replace(outcome.commit, lease=replace(outcome.commit.lease, fence=0)))
         if step.verb == "look":
             found = self.looked[step.worker] = desk.prepare_labels(*step.labels)
             return found

@@ -105,7 +105,11 @@ class Upstream:
         written: dict[int, list[dict[str, Any]]] = {partition: [] for partition in range(self._partitions)}
         places = [(minute, p) for p in written for minute in rng.sample(range(STAGE_MINUTES), rng.randint(2, 7))]
         crossings = rng.choice((0, 2, 4)) if self._rivals else 0
-        for minute, partition in sorted(places + [(rng.randrange(STAGE_MINUTES), -1) for _ in range(crossings)]):
+        if crossings:  # the head of their terminal is moved before they come, see `_cross`
+            written[0].append(self._transaction(stage, 0, 119, terminal="w8"))
+        # Mostly first in both partitions, so that two workers often have both copies in hand at once.
+        places += [(rng.choice((0, 0, rng.randrange(STAGE_MINUTES))), -1) for _ in range(crossings)]
+        for minute, partition in sorted(places):
             kind = rng.random()
             if partition < 0:
                 labelled.append(self._cross(stage))
@@ -164,12 +168,10 @@ class Upstream:
         Its terminal has few moves of a head, which would make the store refuse the second copy for another reason.
         """
         here, there = self._rng.sample(range(self._partitions), 2)
-        minute = self._rng.randrange(60, 85)
+        minute = self._rng.randrange(85, 118)  # the edge of a generation is at minute 90
         value = self._transaction(stage, here, minute, card=f"x{len(self.logs.copies)}", terminal="w8")
         name: str = value["transaction_id"]
-        # Never over the edge of a generation (minute 90): between gather and commit the store looks at one generation
-        # only, so that two copies decided in the same instant on both sides of an edge would both be stored.
-        earlier_ms = self._rng.choice((0, 1, 45, 59)) * MINUTE_MS
+        earlier_ms = self._rng.choice((0, 1, 30, 45, 59)) * MINUTE_MS
         self._append(there, {**value, "event_time": value["event_time"] - earlier_ms})
         self.logs.crossed.add(name)
         return name

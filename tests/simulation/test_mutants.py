@@ -66,8 +66,8 @@ class LastWinsStore(ForgetfulStore):
         finally:
             self._committing = False
 
-    def _stored(self, decision: Decision) -> bool:
-        return not self._committing and super()._stored(decision)
+    def _decided(self, decision: Decision) -> bool:
+        return not self._committing and super()._decided(decision)
 
 
 class WholeRowClient(FlakyStore):

@@ -1,16 +1,17 @@
 -- Applies one micro-batch, whole or not at all. Everything is checked before anything is written.
 -- KEYS  1 fence  2 watermark  3 counters  4 parked labels  5 parked version  6 parked times  7 generations  8 models
 -- ARGV  1 fence  2 watermark seen  3 watermark new  4 parked version seen  5 row time-to-live (ms)
---       6 decision time-to-live (ms)  7 decisions: blob of (slot, id, packed)  8 rows: blob of (key, row)
---       9 shared updates: blob of (key, place of the update in ARGV)
---       10.. number of: generations, models, joined labels, counters; then the entries of each, then the updates
+--       6 decision time-to-live (ms)  7 decisions: blob of (slot, id, packed)
+--       8 rivals: blob of (slot, id), where the same transaction may lie beyond the edge of a generation
+--       9 rows: blob of (key, row)  10 shared updates: blob of (key, place of the update in ARGV)
+--       11.. number of: generations, models, joined labels, counters; then the entries of each, then the updates
 local fence, seen, new, row_ttl, decision_ttl = ARGV[1], ARGV[2], ARGV[3], ARGV[5], ARGV[6]
-local decisions, rows, shared = ARGV[7], ARGV[8], ARGV[9]
-local generations_at = 14
-local models_at = generations_at + ARGV[10] -- identity, number
-local joined_at = models_at + 2 * ARGV[11] -- slot, id, verdict
-local counters_at = joined_at + 3 * ARGV[12] -- name, amount
-local updates_at = counters_at + 2 * ARGV[13]
+local decisions, rivals, rows, shared = ARGV[7], ARGV[8], ARGV[9], ARGV[10]
+local generations_at = 15
+local models_at = generations_at + ARGV[11] -- identity, number
+local joined_at = models_at + 2 * ARGV[12] -- slot, id, verdict
+local counters_at = joined_at + 3 * ARGV[13] -- name, amount
+local updates_at = counters_at + 2 * ARGV[14]
 
 local held = tonumber(call('GET', KEYS[1]) or 0)
 if held > tonumber(fence) then return {'fenced'} end
@@ -36,8 +37,16 @@ if (call('GET', KEYS[5]) or '0') ~= ARGV[4] and call('EXISTS', KEYS[4]) == 1 the
   end
 end
 
-local keys, updates = {}, {}
+-- The same transaction, decided on the other side of a generation's edge since the gather.
 local at = 1
+while at <= #rivals do
+  local slot, id
+  slot, id, at = unpack_struct(PAIR, rivals, at)
+  if call('HEXISTS', slot, id) == 1 then return {'conflict'} end
+end
+
+local keys, updates = {}, {}
+at = 1
 while at <= #shared do
   local key, place
   key, place, at = unpack_struct('>I2c0I4', shared, at)

@@ -81,7 +81,8 @@ class MemoryStore:
 
     @_atomic
     def take_lease(self, partition: int) -> Lease:
-        self._fences[partition] += 1
+        # The clock, not a count: a store that lost data would count the same numbers again (see `lease.lua`).
+        self._fences[partition] = max(self._fences[partition] + 1, self._clock_ms())
         return Lease(partition, self._fences[partition], self._watermarks.get(partition, NO_OFFSET))
 
     @_atomic
@@ -101,7 +102,7 @@ class MemoryStore:
         if applied != lease.watermark:
             return CommitStatus.REWOUND
         changed = self._after(commit.shared)
-        if changed is None or self._missed_label(commit) or any(self._stored(d) for d in commit.decisions):
+        if changed is None or self._missed_label(commit) or any(self._decided(d) for d in commit.decisions):
             return CommitStatus.CONFLICT
         for decision in commit.decisions:
             self._generation(decision).decisions[decision.transaction_id] = decision
@@ -195,6 +196,10 @@ class MemoryStore:
         live = dict(self._live())
         found = (live[n].decisions.get(transaction_id) for n in generations if n in live)
         return next((decision for decision in found if decision is not None), None)
+
+    def _decided(self, decision: Decision) -> bool:
+        """Was the transaction decided since the gather, here or beyond the edge of its generation?"""
+        return self._find(decision.transaction_id, self._keys.generations_near(decision.event_time_ms)) is not None
 
     def _stored(self, decision: Decision) -> bool:
         return self._find(decision.transaction_id, [self._keys.generation(decision.event_time_ms)]) is not None

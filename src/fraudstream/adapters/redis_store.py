@@ -38,7 +38,7 @@ R = TypeVar("R")
 Arguments = list[Any]
 
 WARM_UP_ROWS_PER_CALL: Final = 1_000
-_SCRIPTS: Final = ("commit", "gather", "find", "join_labels")
+_SCRIPTS: Final = ("lease", "commit", "gather", "find", "join_labels")
 # Lengths as the scripts read them: a table is twice as fast as packing each anew. No id, key, row or decision is longer.
 _LENGTHS: Final = [length.to_bytes(2, "big") for length in range(65_536)]
 
@@ -115,9 +115,9 @@ class RedisStore:
         self._keys_known = None
         self._forget_models()
         self._settle_keys()
-        fence = int(self.client.incr(self._keys.fence(partition)))
-        watermark: Any = self.client.get(self._keys.watermark(partition))
-        return Lease(partition, fence, NO_OFFSET if watermark is None else int(watermark))
+        names = self._keys.fence(partition), self._keys.watermark(partition)
+        fence, watermark = self.client.evalsha(self._sha("lease"), len(names), *names)
+        return Lease(partition, int(fence), NO_OFFSET if watermark is None else int(watermark))
 
     @_unavailable
     def gather(self, keys: Mapping[str, Sequence[str]], sightings: Sequence[Sighting]) -> Gathered:
@@ -151,8 +151,9 @@ class RedisStore:
         generations: dict[int, None] = {}
         models: dict[ModelIdentity, int] = {}
         decisions: list[bytes] = []
+        rivals: list[bytes] = []
         for decision in commit.decisions:
-            generation = keys.generation(decision.event_time_ms)
+            generation, *near = keys.generations_near(decision.event_time_ms)
             generations[generation] = None
             identity = ModelIdentity(decision.model_name, decision.model_version, decision.features_digest)
             ref = models.get(identity)
@@ -163,6 +164,9 @@ class RedisStore:
             packed = pack_decision(decision, ref)
             decisions += (_LENGTHS[len(slot)], slot, _LENGTHS[len(transaction_id)], transaction_id)
             decisions += (_LENGTHS[len(packed)], packed)
+            for neighbour in near:
+                slot = keys.decision(neighbour, transaction_id)
+                rivals += (_LENGTHS[len(slot)], slot, _LENGTHS[len(transaction_id)], transaction_id)
         rows: list[bytes] = []
         for entity, name, row in commit.rows:
             key = self._row_prefixes[entity] + name.encode()
@@ -170,7 +174,7 @@ class RedisStore:
         shared, updates = self._shared(commit.shared)
         arguments: Arguments = [
             lease.fence, lease.watermark, commit.watermark, commit.parked_version, self._row_ttl_ms,
-            self._decision_ttl_ms, b"".join(decisions), b"".join(rows), b"".join(shared),
+            self._decision_ttl_ms, b"".join(decisions), b"".join(rivals), b"".join(rows), b"".join(shared),
             len(generations), len(models), len(commit.parked), len(commit.counts), *generations,
             *chain.from_iterable((msgspec.json.encode(identity), ref) for identity, ref in models.items()),
             *chain.from_iterable((slots[x.transaction_id], x.transaction_id, int(x.is_fraud)) for x in commit.parked),

@@ -22,7 +22,7 @@ NO_OFFSET = -1  # watermark of a partition of which nothing was applied yet
 
 @dataclass(frozen=True)
 class Lease:
-    """The right to write one partition: a fence number that only grows, and the last input offset already applied."""
+    """The right to write one partition: a fence number that is never given twice, and the last input offset applied."""
 
     partition: int
     fence: int

@@ -134,10 +134,10 @@ class ForgetfulStore(MemoryStore):
     Examples
     --------
     >>> store = ForgetfulStore(FeatureSet.default())
-    >>> store.remember(); store.take_lease(0).fence, store.take_lease(0).fence
-    (1, 2)
-    >>> store.forget(); store.take_lease(0).fence
-    1
+    >>> store.remember(); store.load_rows("card", {"c1": b"row"}); store.rows({"card": ["c1"]})
+    {'card': [b'row']}
+    >>> store.forget(); store.rows({"card": ["c1"]})
+    {'card': [None]}
     """
 
     _NOT_DATA: Final = ("_settings", "_clock_ms", "_keys", "_layouts", "_lock")
