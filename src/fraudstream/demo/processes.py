@@ -19,18 +19,30 @@ class DemoError(FraudstreamError):
 
 
 class Child:
-    """A running command of this installation; its output goes to `<directory>/<name>.log` (or `.out` for stdout)."""
+    """A running command of this installation (or of another `python`); its output goes to `<directory>/<name>.log` (or `.out` for stdout)."""
 
-    def __init__(self, name: str, words: Sequence[str], directory: Path, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        words: Sequence[str],
+        directory: Path,
+        env: Mapping[str, str] | None = None,
+        *,
+        python: str = sys.executable,
+    ) -> None:
         self.name = name
         self.log_path = directory / f"{name}.log"
         self.out_path = directory / f"{name}.out"
-        command = [sys.executable, "-m", words[0], *words[1:]]
+        command = [python, "-m", words[0], *words[1:]]
         with self.log_path.open("wb") as log, self.out_path.open("wb") as out:
             # A session of its own: Ctrl-C reaches only the demo, which ends its children in order.
             self._process = subprocess.Popen(
                 command, env={**os.environ, **(env or {})}, stdout=out, stderr=log, start_new_session=True
             )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     @property
     def running(self) -> bool:

@@ -10,6 +10,8 @@ from fraudstream.services.health import WRITE_EVERY_S, Health
 
 log = logging.getLogger("fraudstream.worker")
 LINE_EVERY_S: Final = 10.0
+# While it is not ready somebody waits for it to be: a start, or the end of an outage.
+READY_LOOK_S: Final = 0.1
 
 
 async def report(health: Health, health_file: Path | None) -> None:
@@ -17,8 +19,9 @@ async def report(health: Health, health_file: Path | None) -> None:
     told: Counter[str] = Counter()
     waited_s, unwritten = 0.0, False
     while True:
-        await asyncio.sleep(WRITE_EVERY_S)
-        waited_s += WRITE_EVERY_S
+        pause_s = WRITE_EVERY_S if health.ready else READY_LOOK_S
+        await asyncio.sleep(pause_s)
+        waited_s += pause_s
         if health_file:
             unwritten = _write(health, health_file, unwritten)
         if waited_s < LINE_EVERY_S:

@@ -1,0 +1,86 @@
+"""What is streamed and what decides: a seeded world of cards, its history, a model trained on it, its later days."""
+
+import datetime as dt
+import json
+import math
+from pathlib import Path
+from typing import Final
+
+from msgspec import Struct, to_builtins
+
+from fraudstream.demo.processes import Child
+
+# A fixed date: the same seed gives the same records, model and alerts on every machine and every day.
+START: Final = dt.date(2025, 1, 1)
+HISTORY_DAYS: Final = 45
+TRAIN_FROM_DAY: Final = 8  # the days before fill the windows
+TRANSACTIONS_PER_CARD_DAY: Final = 2
+# One alert in a hundred: below it a run of 2,000 transactions/s for half a minute has too few for a p99.
+ALERTS_SHARE: Final = 0.01
+COMMAND_S_MAX: Final = 600.0
+
+
+class Size(Struct, frozen=True):
+    """The world's size. A day has twice as many transactions as there are cards."""
+
+    cards: int = 5_000
+    terminals: int = 10_000
+    seed: int = 7
+
+    @property
+    def per_day(self) -> int:
+        return self.cards * TRANSACTIONS_PER_CARD_DAY
+
+
+class World(Struct, frozen=True):
+    """Files of a world: labelled `history` up to the day `until`, `live` transactions from then on, a `registry`."""
+
+    history: Path
+    live: Path
+    registry: Path
+    until: str
+
+
+def make(directory: Path, size: Size, transactions: int, registry: Path | None = None) -> World:
+    """Simulate history and at least so many live transactions, and train on the history unless a registry is given.
+
+    What an earlier call left in the directory for the same size is used again. Raises `DemoError` with the end of the
+    log if a command fails.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    # A tenth more: the simulated days vary.
+    days = math.ceil(1.1 * transactions / size.per_day) + 1
+    until = (START + dt.timedelta(days=HISTORY_DAYS)).isoformat()
+    world = World(directory / "history.parquet", directory / "live.parquet", registry or directory / "registry", until)
+    note = directory / "world.json"
+    made = json.loads(note.read_text("utf-8")) if note.exists() else {}
+    of_size = to_builtins(size)
+    same = made.get("size") == of_size
+    if not (same and made.get("days", 0) >= days):
+        _simulate(directory, world.live, size, HISTORY_DAYS, days)
+    if not same:
+        _simulate(directory, world.history, size, 0, HISTORY_DAYS)
+    if registry is None and not (same and made.get("trained")):
+        _train(directory, world, size)
+    kept = max(days, made.get("days", 0)) if same else days
+    told = {"size": of_size, "days": kept, "trained": registry is None or (same and made.get("trained", False))}
+    note.write_text(json.dumps(told), "utf-8")
+    return world
+
+
+def _simulate(directory: Path, file: Path, size: Size, first_day: int, days: int) -> None:
+    words = (
+        "--to", file, "--skip-days", first_day, "--days", days, "--cards", size.cards, "--terminals", size.terminals,
+        "--seed", size.seed, "--start", START.isoformat(), "--quiet",
+    )  # fmt: skip
+    name = f"simulate-{file.stem}"
+    Child(name, ("fraudstream_producers.simulate", *map(str, words)), directory).wait(COMMAND_S_MAX)
+
+
+def _train(directory: Path, world: World, size: Size) -> None:
+    since = (START + dt.timedelta(days=TRAIN_FROM_DAY)).isoformat()
+    words = (
+        "train", "--transactions", world.history, "--from", since, "--until", world.until, "--label-delay", "7d",
+        "--registry", world.registry, "--alerts-per-day", size.per_day * ALERTS_SHARE, "--quiet",
+    )  # fmt: skip
+    Child("train", ("fraudstream", *map(str, words)), directory).wait(COMMAND_S_MAX)
