@@ -43,9 +43,10 @@ def apply_all(layout: Layout, rows: list[bytes | None], updates: list[SharedUpda
     """The rows after a worker's updates, none of which may be refused."""
     changed = dict(zip(NAMES, rows, strict=True))
     for update in updates:
-        row = apply_update(changed[update.key], layout, update)
-        assert row is not None, "the heads moved"
-        changed[update.key] = row
+        for key in update.keys:
+            row = apply_update(changed[key], layout, update)
+            assert row is not None, "the heads moved"
+            changed[key] = row
     return [changed[name] for name in NAMES]
 
 
@@ -150,8 +151,8 @@ def test_an_update_is_refused_once_another_worker_moved_the_head(
     after = States.from_rows(layout, rows)
     replay(after, batch)
     longest = max(ring.hop_ms for ring in layout.rings)
-    for update in updates_of(batch, rows, after):
-        key = NAMES.index(update.key)
+    for name, update in [(name, one) for one in updates_of(batch, rows, after) for name in one.keys]:
+        key = NAMES.index(name)
         moved = States.from_rows(layout, [rows[key]])
         newest = int(max(head[0] * ring.hop_ms for head, ring in zip(moved.heads, layout.rings, strict=True)))
         observe(moved, *(np.array([value]) for value in (0, newest + 2 * longest, 100)))

@@ -86,9 +86,10 @@ class WholeRowClient(FlakyStore):
     def commit(self, commit: Commit) -> CommitStatus:
         rows = list(commit.rows)
         for entity, update in commit.shared:
-            row = apply_update(self._seen[entity, update.key], LAYOUTS[entity], update)
-            assert row is not None
-            rows.append((entity, update.key, row))
+            for key in update.keys:
+                row = apply_update(self._seen[entity, key], LAYOUTS[entity], update)
+                assert row is not None
+                rows.append((entity, key, row))
         return super().commit(replace(commit, rows=rows, shared=[]))
 
 

@@ -121,7 +121,7 @@ def test_an_early_label_goes_to_the_first_record_of_its_transaction(desk: Desk) 
     desk.label(label("a"))
     outcome = desk.process(transaction("a"), transaction("a", terminal="w2"))
     assert outcome.commit.parked == [label("a")]
-    assert [update.key for _, update in outcome.commit.shared] == ["w1"]
+    assert [update.keys for _, update in outcome.commit.shared] == [("w1",)]
 
 
 # --- odd batches -------------------------------------------------------------------------------------------------------
@@ -162,7 +162,7 @@ def test_a_transaction_without_an_entitys_key_has_no_history_there() -> None:
     counts = [features_of(d, features)["shop_count"] for d in outcome.decided]
     assert counts == [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 2.0, 1.0, 2.0, 0.0, 0.0]
     assert [features_of(d, features)["card_count"] for d in outcome.decided] == [float(n) for n in range(1, 12)]
-    assert sorted(update.key for name, update in outcome.commit.shared if name == "shop") == ["7", "s1"]
+    assert sorted(k for name, update in outcome.commit.shared if name == "shop" for k in update.keys) == ["7", "s1"]
 
 
 def test_every_transaction_knows_those_before_it_and_none_after_it(desk: Desk) -> None:

@@ -158,15 +158,15 @@ class MemoryStore:
         """The rows after the updates; None if heads moved since they were gathered."""
         changed: dict[RowKey, bytes] = {}
         for entity, update in shared:
-            key = (entity, update.key)
-            row = apply_update(changed.get(key, self._row(key)), self._layouts[entity], update)
-            if row is None:
-                return None
-            changed[key] = row
+            for key in ((entity, name) for name in update.keys):
+                row = apply_update(changed.get(key, self._row(key)), self._layouts[entity], update)
+                if row is None:
+                    return None
+                changed[key] = row
         return changed
 
     def _write_shared(self, changed: Mapping[RowKey, bytes], shared: Sequence[tuple[str, SharedUpdate]]) -> None:
-        moved = {(entity, update.key) for entity, update in shared if update.heads}
+        moved = {(entity, name) for entity, update in shared if update.heads for name in update.keys}
         for key, row in changed.items():
             self._write_row(key, row, anew=key in moved)
 

@@ -223,10 +223,10 @@ class RedisStore:
         for item in joined:
             transaction_id = item.label.transaction_id.encode()
             slot = keys.decision(keys.generation(item.decision.event_time_ms), transaction_id)
-            arguments += (slot, transaction_id, int(item.label.is_fraud), len(item.shared))
-            for entity, update in item.shared:
-                key = self._row_prefixes[entity] + update.key.encode()
-                arguments += (key, *_update(self._layouts[entity], update))
+            updates = [(entity, name, update) for entity, update in item.shared for name in update.keys]
+            arguments += (slot, transaction_id, int(item.label.is_fraud), len(updates))
+            for entity, name, update in updates:
+                arguments += (self._row_prefixes[entity] + name.encode(), *_update(self._layouts[entity], update))
         for label in orphans:
             transaction_id = label.transaction_id.encode()
             packed = msgspec.msgpack.encode(label)
@@ -289,18 +289,16 @@ class RedisStore:
         return asked
 
     def _shared(self, shared: Sequence[tuple[str, SharedUpdate]]) -> tuple[list[bytes], Arguments]:
-        """The keys with the place of their update, and the updates; equal ones, the rule for counts, only once."""
-        places: dict[Any, bytes] = {}
+        """The keys with the place of their update, and the updates: one may be that of many keys."""
         parts: list[bytes] = []
         updates: Arguments = []
         for entity, update in shared:
-            what = (entity, update.heads_seen, update.heads, update.clears, update.adds)
-            place = places.get(what)
-            if place is None:
-                place = places[what] = len(updates).to_bytes(4, "big")
-                updates += _update(self._layouts[entity], update)
-            key = self._row_prefixes[entity] + update.key.encode()
-            parts += (_LENGTHS[len(key)], key, place)
+            place = len(updates).to_bytes(4, "big")
+            updates += _update(self._layouts[entity], update)
+            prefix = self._row_prefixes[entity]
+            for name in update.keys:
+                key = prefix + name.encode()
+                parts += (_LENGTHS[len(key)], key, place)
         return parts, updates
 
     def _model_ref(self, identity: ModelIdentity) -> int:

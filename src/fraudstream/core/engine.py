@@ -9,18 +9,19 @@ A transaction is decided with everything before it in its partition and nothing 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import repeat
 
 import numpy as np
+from msgspec import Struct
 
-from fraudstream.core.features import Columns, Entity, FeatureSet, key_of
+from fraudstream.core.features import Columns, Entity, FeatureSet, keys_of
 from fraudstream.core.ports import Commit, Gathered, LabelCommit, Lease, Model, Sighting
 from fraudstream.core.updates import SharedUpdate, apply_update, shared_updates
 from fraudstream.core.windows import IntArray, Observed, States, add_frauds
-from fraudstream.events import Action, Decision, Label, Transaction
+from fraudstream.events import Action, Contribution, Decision, Label, Transaction
 
 
-@dataclass(frozen=True)
-class Arrival:
+class Arrival(Struct, frozen=True, gc=False):
     """A valid transaction and the offset of its record."""
 
     offset: int
@@ -48,11 +49,12 @@ class Outcome:
 
 def ask(features: FeatureSet, arrivals: Sequence[Arrival]) -> Question:
     """List what a batch needs from the state store."""
+    transactions = [arrival.transaction for arrival in arrivals]
     keys = {}
     for entity in features.entities:
-        values = (key_of(arrival.transaction, entity.field) for arrival in arrivals)
-        keys[entity.name] = list(dict.fromkeys(value for value in values if value is not None))
-    sightings = [Sighting(a.transaction.transaction_id, a.transaction.event_time_ms) for a in arrivals]
+        distinct = dict.fromkeys(keys_of(transactions, entity.field))
+        keys[entity.name] = [key for key in distinct if key is not None]
+    sightings = [Sighting(transaction.transaction_id, transaction.event_time_ms) for transaction in transactions]
     return Question(arrivals, keys, sightings)
 
 
@@ -169,9 +171,10 @@ def _advance(
     for entity in features.entities:
         names = question.keys[entity.name]
         seen = gathered.rows[entity.name]
-        index = {name: at for at, name in enumerate(names)}
+        index: dict[str | None, int] = {name: at for at, name in enumerate(names)}
         of = columns.keys[entity.name]
-        key = np.fromiter((-1 if k is None else index[k] for k in of), np.int64, len(columns))
+        index[None] = -1
+        key = np.fromiter(map(index.__getitem__, of), np.int64, len(columns))
         states = States.from_rows(entity.layout, seen)
         observed[entity.name] = features.observe(entity, states, key, columns, frauds)
         known = key >= 0
@@ -198,39 +201,42 @@ def _answer(
 ) -> list[Decision]:
     matrix = features.matrix(columns, observed)
     scored = model.score(matrix)
-    scores, champion = scored.score.tolist(), scored.champion.tolist()
-    online = [None] * len(scores) if scored.online is None else scored.online.tolist()
-    actions: list[Action] = [_action(model, score) for score in scores]
-    alerts = [at for at, action in enumerate(actions) if action != "allow"]
-    reasons = dict(zip(alerts, model.reasons(matrix[alerts]), strict=True)) if alerts else {}
+    actions: list[Action] = ["allow"] * len(fresh)
+    thresholds = [model.review_threshold] * len(fresh)
+    reasons: list[tuple[Contribution, ...]] = [()] * len(fresh)
+    alerts = np.flatnonzero(scored.score >= min(model.review_threshold, model.block_threshold)).tolist()
+    if alerts:
+        for at, why in zip(alerts, model.reasons(matrix[alerts]), strict=True):
+            reasons[at] = why
+            actions[at] = action = _action(model, float(scored.score[at]))
+            thresholds[at] = model.block_threshold if action == "block" else model.review_threshold
     little_endian = np.ascontiguousarray(matrix, "<f4").tobytes()
     width = 4 * matrix.shape[1]
-    decisions = []
-    for at, arrival in enumerate(fresh):
-        transaction, action = arrival.transaction, actions[at]
-        decisions.append(
-            Decision(
-                transaction_id=transaction.transaction_id,
-                card_id=transaction.card_id,
-                terminal_id=transaction.terminal_id,
-                event_time_ms=transaction.event_time_ms,
-                decided_at_ms=now_ms,
-                amount=transaction.amount,
-                action=action,
-                score=scores[at],
-                champion_score=champion[at],
-                online_score=online[at],
-                threshold=model.block_threshold if action == "block" else model.review_threshold,
-                model_name=model.name,
-                model_version=model.version,
-                features_digest=model.features_digest,
-                features=little_endian[at * width : (at + 1) * width],
-                reasons=reasons.get(at, ()),
-                partition=lease.partition,
-                offset=arrival.offset,
-            )
+    transactions = [arrival.transaction for arrival in fresh]
+    # Column by column, in the order of the fields: a loop with names would take three times as long.
+    return list(
+        map(
+            Decision,
+            [transaction.transaction_id for transaction in transactions],
+            [transaction.card_id for transaction in transactions],
+            [transaction.terminal_id for transaction in transactions],
+            [transaction.event_time_ms for transaction in transactions],
+            repeat(now_ms),
+            [transaction.amount for transaction in transactions],
+            actions,
+            scored.score.tolist(),
+            scored.champion.tolist(),
+            thresholds,
+            repeat(model.name),
+            repeat(model.version),
+            repeat(model.features_digest),
+            [little_endian[start : start + width] for start in range(0, len(little_endian), width)],
+            reasons,
+            repeat(lease.partition),
+            [arrival.offset for arrival in fresh],
+            repeat(None) if scored.online is None else scored.online.tolist(),
         )
-    return decisions
+    )
 
 
 def _action(model: Model, score: float) -> Action:

@@ -161,10 +161,10 @@ class FeatureSet:
         """Turn decoded transactions into columns."""
         n = len(transactions)
         return Columns(
-            times_ms=np.fromiter((t.event_time_ms for t in transactions), np.int64, n),
-            amounts=np.fromiter((t.amount for t in transactions), np.float64, n),
-            amounts_minor=np.fromiter((t.amount_minor for t in transactions), np.int64, n),
-            keys={e.name: [key_of(t, e.field) for t in transactions] for e in self.entities},
+            times_ms=np.fromiter([t.event_time_ms for t in transactions], np.int64, n),
+            amounts=np.fromiter([t.amount for t in transactions], np.float64, n),
+            amounts_minor=np.fromiter([t.amount_minor for t in transactions], np.int64, n),
+            keys={e.name: keys_of(transactions, e.field) for e in self.entities},
             numbers={
                 name: np.fromiter((_number(t.extra, name) for t in transactions), np.float64, n)
                 for name in self.number_fields
@@ -272,6 +272,15 @@ class FeatureSet:
         places = [at[feature.window, column, feature.before] for column in _COLUMNS[feature.aggregate]]
         sums = [seen.sums[place].astype(np.float64) for place in places]
         return _aggregate(feature.aggregate, sums)
+
+
+def keys_of(transactions: Sequence[Transaction], source: str) -> list[str | None]:
+    """`key_of` for many."""
+    if source == "card_id":
+        return [transaction.card_id for transaction in transactions]
+    if source == "terminal_id":
+        return [transaction.terminal_id for transaction in transactions]
+    return [key_of(transaction, source) for transaction in transactions]
 
 
 def key_of(transaction: Transaction, source: str) -> str | None:

@@ -29,8 +29,7 @@ class Lease:
     watermark: int
 
 
-@dataclass(frozen=True)
-class Sighting:
+class Sighting(Struct, frozen=True, gc=False):
     """A transaction to look up: was it decided before? Its event time says where to look."""
 
     transaction_id: str

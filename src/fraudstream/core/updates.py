@@ -9,22 +9,25 @@ move once a hop, additions come with every transaction: refusals are rare.
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
 from fraudstream.core.windows import COLUMN_DTYPES, COUNT, FRAUDS, SQUARES, SUM, IntArray, Layout, States
 
+_INT64_MAX: Final = 2**63 - 1
+
 
 @dataclass(frozen=True)
 class SharedUpdate:
-    """The additions to one shared key.
+    """The additions to shared keys that are touched alike: most have one transaction in a batch, in the same tiles.
 
-    `heads_seen` are the head bytes of the row as gathered (empty: no row); `heads` the bytes they become, empty if they
+    `heads_seen` are the head bytes of the rows as gathered (empty: no row); `heads` the bytes they become, empty if they
     stay; `clears` the (offset, length) byte ranges of tiles that are entered anew; `adds` are (`u32`|`i64`, offset in
     bits, amount >= 0), saturating.
     """
 
-    key: str
+    keys: tuple[str, ...]
     heads_seen: bytes
     heads: bytes
     clears: tuple[tuple[int, int], ...]
@@ -53,35 +56,82 @@ def shared_updates(
     `after` holds the rows after the batch was observed; `key` (n,) says which key each transaction belongs to.
     """
     layout = after.layout
+    # Only keys that occur: one that was gathered for a duplicate must not get a row.
+    touched, place = np.unique(key, return_inverse=True)
+    cells, ends = _cells(after, len(touched), place, key, times_ms, amounts_minor=amounts_minor, frauds=frauds)
+    packed = cells.tobytes()
     heads_after = heads_bytes(after)
-    # Summed per cell: a terminal with a thousand transactions in a batch still has one addition a tile and column.
-    adds: list[dict[tuple[str, int], int]] = [{} for _ in keys]
+    first, last = layout.heads_offset, layout.heads_offset + layout.heads_bytes
+    alike: dict[tuple[bytes, bytes, bytes], list[str]] = {}
+    begin = 0
+    for k, end in zip(touched.tolist(), (ends * cells.strides[0]).tolist(), strict=True):
+        row, heads = rows_seen[k], heads_after[k]
+        seen = row[first:last] if row else b""
+        if heads == seen:
+            heads = b""
+        if heads or end > begin:
+            alike.setdefault((seen, heads, packed[begin:end]), []).append(keys[k])
+        begin = end
+    read_heads = struct.Struct(f">{len(layout.rings)}q").unpack
+    updates = []
+    for (seen, heads, changed), names in alike.items():
+        clears = _clears(layout, read_heads(seen), read_heads(heads)) if heads and seen else ()
+        adds = tuple(
+            (_KINDS[code & 1], code >> 1, amount)
+            for code, amount in np.frombuffer(changed, np.int64).reshape(-1, 2).tolist()
+        )
+        updates.append(SharedUpdate(tuple(names), seen, heads, clears, adds))
+    return updates
+
+
+# How BITFIELD writes a cell: 4 bytes or 8. The lowest bit of a cell's code says which, the others where (in bits).
+_KINDS: Final = ("u32", "i64")
+
+
+def _cells(
+    after: States,
+    count: int,
+    place: IntArray,
+    key: IntArray,
+    times_ms: IntArray,
+    *,
+    amounts_minor: IntArray | None,
+    frauds: IntArray | None,
+) -> tuple[IntArray, IntArray]:
+    """What is added to each cell of each of `count` keys, summed: a terminal's thousand transactions are one addition.
+
+    (cells, 2) codes and amounts, by key; and where each key's cells end.
+    """
+    layout = after.layout
+    width = 16 * layout.row_bytes  # above every code
+    owners, amounts = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for number, ring in enumerate(layout.rings):
         tile = times_ms // ring.hop_ms
         held = tile > after.heads[number][key] - ring.tiles
+        slot = tile % ring.tiles
         for column in ring.columns:
             amount = _amount(column, amounts_minor, frauds, len(key))
             wanted = np.flatnonzero(held & (amount != 0))
-            bits = _cell_bits(layout, number, column, tile[wanted] % ring.tiles)
-            kind = _bitfield_kind(column)
-            for k, at, value in zip(key[wanted].tolist(), bits.tolist(), amount[wanted].tolist(), strict=True):
-                cell = (kind, at)
-                adds[k][cell] = adds[k].get(cell, 0) + value
-    start = layout.heads_offset
-    tiles_after = [head.tolist() for head in after.heads]
-    read_heads = struct.Struct(f">{len(layout.rings)}q").unpack
-    updates = []
-    # Only keys that occur: one that was gathered for a duplicate must not get a row.
-    for k in np.unique(key).tolist():
-        name, row = keys[k], rows_seen[k]
-        seen = row[start : start + layout.heads_bytes] if row else b""
-        moved = heads_after[k] != seen
-        if not (adds[k] or moved):
-            continue
-        clears = _clears(layout, read_heads(seen), [heads[k] for heads in tiles_after]) if moved and row else ()
-        cells = tuple([(kind, at, min(value, 2**63 - 1)) for (kind, at), value in adds[k].items()])
-        updates.append(SharedUpdate(name, seen, heads_after[k] if moved else b"", clears, cells))
-    return updates
+            code = 2 * _cell_bits(layout, number, column, slot[wanted]) + (COLUMN_DTYPES[column] == ">i8")
+            owners.append(place[wanted] * width + code)
+            amounts.append(amount[wanted])
+    owner, amount = np.concatenate(owners), np.concatenate(amounts)
+    order = np.argsort(owner, kind="stable")
+    owner, amount = owner[order], amount[order]
+    starts = np.flatnonzero(np.diff(owner, prepend=-1))
+    total = _saturating_sums(amount, starts) if len(starts) else amount
+    cell = owner[starts]
+    ends = np.searchsorted(cell, width * np.arange(1, count + 1))
+    return np.stack([cell % width, total], axis=1), ends
+
+
+def _saturating_sums(amounts: IntArray, starts: IntArray) -> IntArray:
+    """Sums of the runs that begin at `starts` of amounts >= 0, at most 2**63 - 1."""
+    sums: IntArray = np.add.reduceat(amounts, starts)
+    if int(amounts.max()) < _INT64_MAX // len(amounts):
+        return sums
+    high = np.add.reduceat(amounts >> 32, starts) + (np.add.reduceat(amounts & 0xFFFF_FFFF, starts) >> 32)
+    return np.where(high >= 2**31, _INT64_MAX, sums)
 
 
 def _amount(column: str, amounts_minor: IntArray | None, frauds: IntArray | None, n: int) -> IntArray:
@@ -93,11 +143,6 @@ def _amount(column: str, amounts_minor: IntArray | None, frauds: IntArray | None
     if column == COUNT:
         return zeros + 1
     return {SUM: amounts_minor, SQUARES: amounts_minor * amounts_minor}[column]
-
-
-def _bitfield_kind(column: str) -> str:
-    base = COLUMN_DTYPES[column]
-    return base[1] + str(int(base[2]) * 8)
 
 
 def _cell_bits(layout: Layout, ring: int, column: str, slots: IntArray) -> IntArray:
@@ -124,7 +169,7 @@ def _clears(layout: Layout, seen: Sequence[int], after: Sequence[int]) -> tuple[
 
 
 def apply_update(row: bytes | None, layout: Layout, update: SharedUpdate) -> bytes | None:
-    """The row after an update, as Redis' script leaves it; None if the heads are no longer those that were seen."""
+    """A key's row after an update, as Redis' script leaves it; None if the heads are no longer those that were seen."""
     start = layout.heads_offset
     seen = row[start : start + layout.heads_bytes] if row else b""
     if seen != update.heads_seen:

@@ -13,7 +13,7 @@ The result of any sequence depends only on the set of transactions and their ord
 was cut into batches: `tests/property/test_windows.py` holds this against a brute-force count.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Final
@@ -34,6 +34,8 @@ MAXIMUM: Final = "maximum"  # of amount_minor; read-modify-write, so only for ke
 # Big-endian because Redis' BITFIELD, which increments tiles in place, is.
 COLUMN_DTYPES: Final = {COUNT: ">u4", FRAUDS: ">u4", SUM: ">i8", SQUARES: ">i8", MAXIMUM: ">i8"}
 _INT64_MAX: Final = 2**63 - 1
+# Columns whose additions do not depend on their order, not even at the largest number.
+_SUMMABLE: Final = frozenset((COUNT, SUM, FRAUDS))
 
 # Largest row a feature list may ask for, in bytes: at a million cards and a million terminals this is 8 GB of Redis.
 ROW_BYTES_MAX: Final = 4096
@@ -195,21 +197,67 @@ def observe(
     """
     layout = states.layout
     observed = Observed(np.zeros((len(layout.reads), len(key)), np.int64), np.full(len(key), -1, np.int64))
+    added: dict[str, IntArray | int] = {COUNT: 1, SUM: amounts_minor, FRAUDS: 0 if frauds is None else frauds}
+    in_turn = [
+        number
+        for number in range(len(layout.rings))
+        if not _observe_at_once(states, number, key, times_ms, added=added, sums=observed.sums)
+    ]
+    if not in_turn and not layout.keeps_last:
+        return observed
     for turn in _rounds(key):
         k, t = key[turn], times_ms[turn]
         if layout.keeps_last:
             last = states.last_ms[k]
             observed.idle_ms[turn] = np.where(last > 0, np.maximum(t - last, 0), -1)
             states.last_ms[k] = np.maximum(last, t)
-        added: dict[str, IntArray | int] = {COUNT: 1, SUM: amounts_minor[turn]}
-        added[FRAUDS] = 0 if frauds is None else frauds[turn]
-        for number, ring in enumerate(layout.rings):
-            tile = t // ring.hop_ms
+        adding = {column: value if isinstance(value, int) else value[turn] for column, value in added.items()}
+        for number in in_turn:
+            tile = t // layout.rings[number].hop_ms
             at = _Visit(k, tile, _advance(states, number, k, tile))
             _read(states, number, at, observed.sums, turn, before=True)
-            _add(states, number, at, added)
+            _add(states, number, at, adding)
             _read(states, number, at, observed.sums, turn, before=False)
     return observed
+
+
+def _observe_at_once(
+    states: States,
+    number: int,
+    key: IntArray,
+    times_ms: IntArray,
+    *,
+    added: Mapping[str, "IntArray | int"],
+    sums: IntArray,
+) -> bool:
+    """Observe all transactions of one ring together, if their order cannot matter; False, and nothing done, if it can.
+
+    It cannot where no transaction reads a tile that one of the same batch adds to, as with windows that are days late,
+    and no head that moves empties a tile that is read. A busy terminal then costs no rounds.
+    """
+    ring = states.layout.rings[number]
+    reads = [read for read in states.layout.reads if read.ring == number]
+    if not _SUMMABLE.issuperset(ring.columns) or not reads or not len(key):
+        return False
+    tile = times_ms // ring.hop_ms
+    if int(tile.max()) - min(read.start for read in reads) >= int(tile.min()):
+        return False
+    distinct, place = np.unique(key, return_inverse=True)
+    newest = np.full(len(distinct), np.iinfo(np.int64).min)
+    np.maximum.at(newest, place, tile)
+    head = np.maximum(states.heads[number][distinct], newest)[place]
+    if bool((tile - max(read.stop for read in reads) < head - ring.tiles).any()):
+        return False
+    _advance(states, number, distinct, newest)
+    at = _Visit(key, tile, head)
+    _read(states, number, at, sums, slice(None), before=True)
+    _read(states, number, at, sums, slice(None), before=False)
+    flat = key * ring.tiles + tile % ring.tiles
+    for column, cells in states.columns[number].items():
+        value = added[column]
+        if not isinstance(value, int) or value:
+            np.add.at(cells.reshape(-1), flat, value)
+    return True
 
 
 def add_frauds(states: States, key: IntArray, times_ms: IntArray) -> None:
@@ -266,7 +314,7 @@ def _advance(states: States, number: int, k: IntArray, tile: IntArray) -> IntArr
     return np.maximum(head, tile)
 
 
-def _add(states: States, number: int, at: _Visit, added: dict[str, "IntArray | int"]) -> None:
+def _add(states: States, number: int, at: _Visit, added: Mapping[str, "IntArray | int"]) -> None:
     tiles = states.layout.rings[number].tiles
     k, tile = at.k, at.tile
     held = tile > at.head - tiles
@@ -294,24 +342,25 @@ def _read(states: States, number: int, visit: _Visit, out: IntArray, turn: slice
     if not reads:
         return
     first, last = min(read.start for _, read in reads), max(read.stop for _, read in reads)
-    wanted = tile[:, None] - np.arange(first, last)
-    flat = k[:, None] * tiles + wanted % tiles
-    gone = wanted <= head[:, None] - tiles if bool((tile < head).any()) else None
+    # (tiles, n): sums over the first axis run along the transactions, several times faster than along a window's tiles.
+    wanted = tile - np.arange(first, last)[:, None]
+    flat = k * tiles + wanted % tiles
+    gone = wanted <= head - tiles if bool((tile < head).any()) else None
     aligned: dict[str, IntArray] = {}
     for at, read in reads:
         if read.column not in aligned:
-            values = states.columns[number][read.column].reshape(-1)[flat]
+            values = states.columns[number][read.column].reshape(-1).take(flat)
             if gone is not None:
                 values[gone] = 0
             aligned[read.column] = values
-        window = aligned[read.column][:, read.start - first : read.stop - first]
+        window = aligned[read.column][read.start - first : read.stop - first]
         if read.column == MAXIMUM:
-            out[at, turn] = window.max(axis=1)
+            out[at, turn] = window.max(axis=0)
         else:
-            out[at, turn] = _saturating_sum(window) if read.column == SQUARES else window.sum(axis=1)
+            out[at, turn] = _saturating_sum(window) if read.column == SQUARES else window.sum(axis=0)
 
 
 def _saturating_sum(window: IntArray) -> IntArray:
-    """Row sums of non-negative numbers, at most 2**63 - 1: a thousand amounts of a million fill the squares."""
-    high = (window >> 32).sum(axis=1) + ((window & 0xFFFF_FFFF).sum(axis=1) >> 32)
-    return np.where(high >= 2**31, _INT64_MAX, window.sum(axis=1))
+    """Column sums of non-negative numbers, at most 2**63 - 1: a thousand amounts of a million fill the squares."""
+    high = (window >> 32).sum(axis=0) + ((window & 0xFFFF_FFFF).sum(axis=0) >> 32)
+    return np.where(high >= 2**31, _INT64_MAX, window.sum(axis=0))
