@@ -22,6 +22,7 @@ import redis
 
 from fraudstream.adapters.redis_keys import StoreSettings
 from fraudstream.adapters.redis_store import RedisStore
+from fraudstream.core.census import Monitor
 from fraudstream.core.engine import Arrival, ask, decide
 from fraudstream.core.features import FeatureSet
 from fraudstream.core.ports import CommitStatus, Scores
@@ -43,6 +44,8 @@ class OneInAHundred:
     def __init__(self, features: FeatureSet) -> None:
         self.features_digest = features.digest
         self._random = np.random.default_rng(7)
+        edges = {name: [float(e) for e in range(1, 10)] for name in features.names}
+        self.monitor = Monitor(edges, [0.05 * e for e in range(1, 10)], features.extra_counts)
 
     def score(self, matrix: npt.NDArray[np.float32]) -> Scores:
         return Scores.alone(
@@ -97,7 +100,7 @@ def run(store: RedisStore, client: "redis.Redis", arrivals: list[Arrival], batch
         for start in range(block, min(block + BLOCK_BATCHES * batch, count), batch):
             part = arrivals[start : start + batch]
             marks = [time.process_time()]
-            question = ask(features, part)
+            question = ask(features, part, monitor=model.monitor)
             marks.append(time.process_time())
             gathered = store.gather(question.keys, question.sightings)
             marks.append(time.process_time())

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import redis
 
-from fraudstream.adapters.redis_keys import Keys, StoreSettings, row_ttl_ms
+from fraudstream.adapters.redis_keys import CENSUS_TTL_MS, Keys, StoreSettings, row_ttl_ms
 from fraudstream.adapters.redis_store import RedisStore
 from fraudstream.codec import ModelIdentity
 from fraudstream.core.features import FeatureSet
@@ -21,7 +21,7 @@ from tests.support.servers import Redis
 SETTINGS = StoreSettings()
 KEYS = Keys(SETTINGS)
 # These have no time-to-live: a handful of keys that do not grow with the number of transactions.
-LASTING = ("partition:", "counters", "meta", "models", "labels:parked", "decisions:generations")
+LASTING = ("partition:", "counters", "meta", "models", "labels:parked", "decisions:generations", "partitions")
 
 Configure = Callable[[str, str], None]
 
@@ -88,7 +88,11 @@ def test_every_key_that_grows_with_the_traffic_has_a_time_to_live(store: RedisSt
     desk.label(label("t1"), label("t9"))
     desk.process(transaction("t1"), transaction("t2", card="c2", terminal="w2"))
     desk.label(label("t2"))
-    expected = {"row": row_ttl_ms(FEATURES), "decisions": SETTINGS.retention_ms + KEYS.generation_ms}
+    expected = {
+        "row": row_ttl_ms(FEATURES),
+        "decisions": SETTINGS.retention_ms + KEYS.generation_ms,
+        "census": CENSUS_TTL_MS,
+    }
     for name in names(redis_client):
         kind = name.removeprefix("fraudstream:{0}:")
         ttl_ms = redis_client.pttl(name)

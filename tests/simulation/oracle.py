@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from fraudstream.adapters.memory import MemoryPublisher, MemoryStore
 from fraudstream.codec import encode_alert, encode_decision, read_dead_letter
+from fraudstream.core.census import CENSUS
 from fraudstream.core.ports import Outgoing
 from fraudstream.events import Decision
 from fraudstream.services.labelling import Labeller
@@ -127,6 +128,7 @@ def _check_state(store: MemoryStore, known: dict[str, Decision], expected: Memor
     for entity, wanted in keys.items():
         by_key = (dict(zip(wanted, found[entity], strict=True)) for found in (rows, rows_passed))
         _assert_same(f"rows of {entity}", *by_key)
+    _assert_same("censuses", _censuses(store), _censuses(expected))
     _assert_same("counters", dict(store.counts()), dict(expected.counts()))
     _assert_same("verdicts", _verdicts(store), _verdicts(expected))
     parked, parked_passed = ({name: label.is_fraud for name, label in s._parked.items()} for s in (store, expected))
@@ -136,6 +138,21 @@ def _check_state(store: MemoryStore, known: dict[str, Decision], expected: Memor
 def _timeless(decision: Decision) -> Decision:
     """All that cannot differ between two runs: not when, and not by which of equal models."""
     return replace(decision, decided_at_ms=0, model_version="")
+
+
+def _censuses(store: MemoryStore) -> dict[str, Any]:
+    """What was counted, by name. Which partition met a terminal first is chance: of that, only the sum has to agree."""
+    monitor = AgeingModel.monitor
+    found = {key: monitor.read([row]) for (entity, key), row in store._rows.items() if entity == CENSUS}
+    first_sights = sum(counts.sums["new.terminal"] for counts in found.values())
+    return {"first sights of terminals": first_sights} | {
+        name: (
+            counts.newest_ms,
+            dict(counts.sums) | {"new.terminal": 0},
+            {f: b.tolist() for f, b in counts.bins.items()},
+        )
+        for name, counts in found.items()
+    }
 
 
 def _verdicts(store: MemoryStore) -> dict[str, bool]:

@@ -14,6 +14,7 @@ from faust.types import TP
 from fraudstream.adapters.kafka_batches import Backlog, OffsetRun
 from fraudstream.adapters.memory import MemoryPublisher
 from fraudstream.app import start_offset
+from fraudstream.core.census import Monitor
 from fraudstream.core.ports import Scores, StateStore
 from fraudstream.errors import BrokerUnavailable, StateUnavailable
 from fraudstream.events import Contribution
@@ -33,6 +34,7 @@ class AgeingModel:
     name = "ageing"
     review_threshold = 0.5
     block_threshold = 0.995
+    monitor = Monitor({name: [1.0, 500.0] for name in FEATURES.names}, [0.5], FEATURES.extra_counts)
 
     def __init__(self, version: int) -> None:
         self.version = str(version)

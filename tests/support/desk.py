@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from fraudstream.core.census import Monitor
 from fraudstream.core.engine import Arrival, Outcome, Question, ask, decide, fraud_keys, join_labels
 from fraudstream.core.features import FeatureSet
 from fraudstream.core.ports import Commit, CommitStatus, LabelCommit, LabelStatus, Lease, StateStore
@@ -49,6 +50,11 @@ def label(name: str, *, is_fraud: bool = True) -> Label:
     return Label(name, is_fraud, NOON_MS + DAY_MS, "chargeback")
 
 
+def monitor_of(features: FeatureSet) -> Monitor:
+    """Bins that the transactions of tests fall on both sides of."""
+    return Monitor({name: [0.0, 20.0] for name in features.names}, [0.5], features.extra_counts)
+
+
 class Desk:
     """One worker: it holds a store and the lease of one partition, and numbers the records it is given."""
 
@@ -56,13 +62,14 @@ class Desk:
         self.store = store
         self.features = features
         self.model = toy_model(features)
+        self.model.monitor = monitor_of(features)
         self.lease = store.take_lease(partition)
 
     def prepare(self, *transactions: Transaction, first_offset: int | None = None) -> Outcome:
         """Gather and decide; what would have to be committed is in the outcome."""
         start = self.lease.watermark + 1 if first_offset is None else first_offset
         arrivals = [Arrival(start + n, transaction) for n, transaction in enumerate(transactions)]
-        question = ask(self.features, arrivals)
+        question = ask(self.features, arrivals, monitor=self.model.monitor, partition=self.lease.partition)
         gathered = self.store.gather(question.keys, question.sightings)
         last = start + len(transactions) - 1
         return decide(

@@ -4,14 +4,15 @@
 --       6 decision time-to-live (ms)  7 decisions: blob of (slot, id, packed)
 --       8 rivals: blob of (slot, id), where the same transaction may lie beyond the edge of a generation
 --       9 rows: blob of (key, row)  10 shared updates: blob of (key, place of the update in ARGV)
---       11.. number of: generations, models, joined labels, counters; then the entries of each, then the updates
+--       11 census time-to-live (ms)  12 censuses: blob of (key, row)
+--       13.. number of: generations, models, joined labels, counters; then the entries of each, then the updates
 local fence, seen, new, row_ttl, decision_ttl = ARGV[1], ARGV[2], ARGV[3], ARGV[5], ARGV[6]
 local decisions, rivals, rows, shared = ARGV[7], ARGV[8], ARGV[9], ARGV[10]
-local generations_at = 15
-local models_at = generations_at + ARGV[11] -- identity, number
-local joined_at = models_at + 2 * ARGV[12] -- slot, id, verdict
-local counters_at = joined_at + 3 * ARGV[13] -- name, amount
-local updates_at = counters_at + 2 * ARGV[14]
+local generations_at = 17
+local models_at = generations_at + ARGV[13] -- identity, number
+local joined_at = models_at + 2 * ARGV[14] -- slot, id, verdict
+local counters_at = joined_at + 3 * ARGV[15] -- name, amount
+local updates_at = counters_at + 2 * ARGV[16]
 
 local held = tonumber(call('GET', KEYS[1]) or 0)
 if held > tonumber(fence) then return {'fenced'} end
@@ -75,12 +76,16 @@ if models_at > generations_at then
   call('ZREMRANGEBYSCORE', KEYS[7], '-inf', now)
   for g = generations_at, models_at - 1 do call('ZADD', KEYS[7], now + decision_ttl, ARGV[g]) end
 end
-at = 1
-while at <= #rows do
-  local key, row
-  key, row, at = unpack_struct(PAIR, rows, at)
-  call('SET', key, row, 'PX', row_ttl)
+local function set_all(pairs, ttl_ms)
+  local at = 1
+  while at <= #pairs do
+    local key, row
+    key, row, at = unpack_struct(PAIR, pairs, at)
+    call('SET', key, row, 'PX', ttl_ms)
+  end
 end
+set_all(rows, row_ttl)
+set_all(ARGV[12], ARGV[11])
 for n = 1, #keys do apply_update(keys[n], updates[n], row_ttl) end
 for l = joined_at, counters_at - 1, 3 do
   call('HSET', ARGV[l], verdict_field(ARGV[l + 1]), ARGV[l + 2])

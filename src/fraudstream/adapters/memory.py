@@ -12,7 +12,8 @@ from itertools import takewhile
 from threading import Lock
 from typing import Concatenate, ParamSpec, TypeVar
 
-from fraudstream.adapters.redis_keys import Keys, StoreSettings, row_ttl_ms
+from fraudstream.adapters.redis_keys import CENSUS_TTL_MS, Keys, StoreSettings, row_ttl_ms
+from fraudstream.core.census import CENSUS
 from fraudstream.core.features import FeatureSet
 from fraudstream.core.ports import (
     NO_OFFSET,
@@ -108,6 +109,9 @@ class MemoryStore:
             self._generation(decision).decisions[decision.transaction_id] = decision
         for entity, key, row in commit.rows:
             self._write_row((entity, key), row, anew=True)
+        for name, row in commit.census:
+            self._rows[CENSUS, name] = row
+            self._row_expires_at_ms[CENSUS, name] = self._clock_ms() + CENSUS_TTL_MS
         self._write_shared(changed, commit.shared)
         by_id = {decision.transaction_id: decision for decision in commit.decisions}
         for label in commit.parked:
@@ -140,6 +144,10 @@ class MemoryStore:
     @_atomic
     def counts(self) -> dict[str, int]:
         return dict(self._counters)
+
+    @_atomic
+    def watermarks(self) -> dict[int, int]:
+        return dict(self._watermarks)
 
     def _read_rows(self, keys: Mapping[str, Sequence[str]]) -> dict[str, Sequence[bytes | None]]:
         return {entity: [self._row((entity, key)) for key in wanted] for entity, wanted in keys.items()}

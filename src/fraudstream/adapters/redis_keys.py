@@ -18,6 +18,8 @@ SLOT_ENTRIES_PLANNED = 16
 RETRY_HORIZON_MS = 3_600_000
 # A row outlives its longest window by a day, so that clocks that differ never make it vanish early.
 ROW_TTL_MARGIN_MS = 86_400_000
+# A week and the day before it can be looked at, and a day is left for workers that are behind.
+CENSUS_TTL_MS = 9 * 86_400_000
 
 
 class StoreSettings(Struct, frozen=True):
@@ -59,6 +61,8 @@ class Keys:
         self.models = prefix + b"models"
         self.models_last = prefix + b"models:last"
         self.decisions = prefix + b"decisions:"
+        self.partitions = prefix + b"partitions"
+        self.census = prefix + b"census:"
 
     def fence(self, partition: int) -> bytes:
         return b"%spartition:%d:fence" % (self._prefix, partition)

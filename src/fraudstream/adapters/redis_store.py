@@ -15,8 +15,9 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from fraudstream.adapters.redis_keys import Keys, StoreSettings, row_ttl_ms
+from fraudstream.adapters.redis_keys import CENSUS_TTL_MS, Keys, StoreSettings, row_ttl_ms
 from fraudstream.codec import ModelIdentity, pack_decision, unpack_decision
+from fraudstream.core.census import CENSUS
 from fraudstream.core.features import FeatureSet
 from fraudstream.core.ports import (
     NO_OFFSET,
@@ -80,6 +81,7 @@ class RedisStore:
         self._row_ttl_ms = row_ttl_ms(features)
         keys = Keys(settings)
         self._row_prefixes = {entity.name: keys.rows(entity) for entity in features.entities}
+        self._row_prefixes[CENSUS] = keys.census
         self._keys_known: Keys | None = None
         self._model_refs: dict[ModelIdentity, int] = {}
         self._models: dict[int, ModelIdentity] = {}
@@ -115,6 +117,7 @@ class RedisStore:
         self._keys_known = None
         self._forget_models()
         self._settle_keys()
+        self.client.sadd(self._keys.partitions, partition)
         names = self._keys.fence(partition), self._keys.watermark(partition)
         fence, watermark = self.client.evalsha(self._sha("lease"), len(names), *names)
         return Lease(partition, int(fence), NO_OFFSET if watermark is None else int(watermark))
@@ -172,9 +175,14 @@ class RedisStore:
             key = self._row_prefixes[entity] + name.encode()
             rows += (_LENGTHS[len(key)], key, _LENGTHS[len(row)], row)
         shared, updates = self._shared(commit.shared)
+        census: list[bytes] = []
+        for name, row in commit.census:
+            key = keys.census + name.encode()
+            census += (_LENGTHS[len(key)], key, _LENGTHS[len(row)], row)
         arguments: Arguments = [
             lease.fence, lease.watermark, commit.watermark, commit.parked_version, self._row_ttl_ms,
             self._decision_ttl_ms, b"".join(decisions), b"".join(rivals), b"".join(rows), b"".join(shared),
+            CENSUS_TTL_MS, b"".join(census),
             len(generations), len(models), len(commit.parked), len(commit.counts), *generations,
             *chain.from_iterable((msgspec.json.encode(identity), ref) for identity, ref in models.items()),
             *chain.from_iterable((slots[x.transaction_id], x.transaction_id, int(x.is_fraud)) for x in commit.parked),
@@ -248,6 +256,14 @@ class RedisStore:
     @_unavailable
     def counts(self) -> dict[str, int]:
         return {_text(name): int(n) for name, n in self.client.hgetall(self._keys.counters).items()}
+
+    @_unavailable
+    def watermarks(self) -> dict[int, int]:
+        partitions = sorted(int(number) for number in self.client.smembers(self._keys.partitions))
+        if not partitions:
+            return {}
+        found = self.client.mget([self._keys.watermark(partition) for partition in partitions])
+        return {p: int(at) for p, at in zip(partitions, found, strict=True) if at is not None}
 
     @property
     def _decision_ttl_ms(self) -> int:

@@ -12,10 +12,12 @@ from dataclasses import dataclass, replace
 from itertools import repeat
 
 import numpy as np
+import numpy.typing as npt
 from msgspec import Struct
 
+from fraudstream.core.census import CENSUS, Monitor, Seen
 from fraudstream.core.features import Columns, Entity, FeatureSet, keys_of
-from fraudstream.core.ports import Commit, Gathered, LabelCommit, Lease, Model, Sighting
+from fraudstream.core.ports import Commit, Gathered, LabelCommit, Lease, Model, Scores, Sighting
 from fraudstream.core.updates import SharedUpdate, apply_update, shared_updates
 from fraudstream.core.windows import IntArray, Observed, States, add_frauds
 from fraudstream.events import Action, Contribution, Decision, Label, Transaction
@@ -30,11 +32,25 @@ class Arrival(Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True)
 class Question:
-    """What must be known before a batch can be decided: the rows of `keys` (per entity, each once) and the sightings."""
+    """What must be known before a batch can be decided: the rows of `keys` (per entity, each once) and the sightings.
+
+    `rejected` are the offsets of the batch's records that are no transactions: they are counted.
+    """
 
     arrivals: Sequence[Arrival]
     keys: Mapping[str, Sequence[str]]
     sightings: Sequence[Sighting]
+    rejected: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """The decisions on a batch and what they were made from."""
+
+    decisions: list[Decision]
+    matrix: npt.NDArray[np.float32]
+    scores: Scores
+    actions: Sequence[Action]
 
 
 @dataclass(frozen=True)
@@ -47,15 +63,26 @@ class Outcome:
     commit: Commit
 
 
-def ask(features: FeatureSet, arrivals: Sequence[Arrival]) -> Question:
-    """List what a batch needs from the state store."""
+def ask(
+    features: FeatureSet,
+    arrivals: Sequence[Arrival],
+    *,
+    monitor: Monitor | None = None,
+    partition: int = 0,
+    rejected: Sequence[int] = (),
+) -> Question:
+    """List what a batch needs from the state store; with a `monitor` also the censuses it will be counted in."""
     transactions = [arrival.transaction for arrival in arrivals]
     keys = {}
     for entity in features.entities:
         distinct = dict.fromkeys(keys_of(transactions, entity.field))
         keys[entity.name] = [key for key in distinct if key is not None]
     sightings = [Sighting(transaction.transaction_id, transaction.event_time_ms) for transaction in transactions]
-    return Question(arrivals, keys, sightings)
+    if monitor:
+        offsets = [arrival.offset for arrival in arrivals]
+        times_ms = [transaction.event_time_ms for transaction in transactions]
+        keys[CENSUS] = monitor.names(partition, [*offsets, *rejected], times_ms)
+    return Question(arrivals, keys, sightings, rejected)
 
 
 def decide(
@@ -74,8 +101,22 @@ def decide(
     transactions = [arrival.transaction for arrival in fresh]
     columns = features.columns(transactions)
     frauds = np.fromiter((label is not None and label.is_fraud for label in labels), np.int64, len(labels))
-    observed, rows, shared = _advance(features, question, gathered, columns, frauds)
-    decided = _answer(features, model, fresh, columns, observed, lease=lease, now_ms=now_ms) if fresh else []
+    observed, rows, shared, firsts = _advance(features, question, gathered, columns, frauds)
+    answer = _answer(features, model, fresh, columns, observed, lease=lease, now_ms=now_ms) if fresh else None
+    decided = answer.decisions if answer else []
+    census = []
+    if monitor := model.monitor:
+        census = _census(
+            features,
+            monitor,
+            question,
+            gathered,
+            fresh=fresh,
+            columns=columns,
+            answer=answer,
+            firsts=firsts,
+            lease=lease,
+        )
     tally = Counter(counts)
     tally.update({"decided": len(decided), "duplicates": duplicates})
     tally.update({f"action.{action}": n for action, n in Counter(d.action for d in decided).items()})
@@ -92,6 +133,7 @@ def decide(
         parked=[label for label in labels if label is not None],
         parked_version=gathered.parked_version,
         counts={name: n for name, n in tally.items() if n},
+        census=census,
     )
     return Outcome(decided, repeated, duplicates, commit)
 
@@ -164,10 +206,11 @@ def _sort_out(
 
 def _advance(
     features: FeatureSet, question: Question, gathered: Gathered, columns: Columns, frauds: IntArray
-) -> tuple[dict[str, Observed], list[tuple[str, str, bytes]], list[tuple[str, SharedUpdate]]]:
+) -> tuple[dict[str, Observed], list[tuple[str, str, bytes]], list[tuple[str, SharedUpdate]], dict[str, IntArray]]:
     observed: dict[str, Observed] = {}
     rows: list[tuple[str, str, bytes]] = []
     shared: list[tuple[str, SharedUpdate]] = []
+    firsts: dict[str, IntArray] = {}  # the transactions with which a key came for the first time
     for entity in features.entities:
         names = question.keys[entity.name]
         seen = gathered.rows[entity.name]
@@ -179,6 +222,10 @@ def _advance(
         observed[entity.name] = features.observe(entity, states, key, columns, frauds)
         known = key >= 0
         touched = np.unique(key[known])
+        if None in seen:
+            new = np.fromiter((row is None for row in seen), np.bool_, len(seen))
+            with_new = np.flatnonzero(known & new[key])
+            firsts[f"new.{entity.name}"] = with_new[np.unique(key[with_new], return_index=True)[1]]
         if entity.owned:
             packed = states.to_rows()
             rows += [(entity.name, names[at], packed[at]) for at in touched.tolist()]
@@ -186,7 +233,7 @@ def _advance(
             when, amounts = columns.times_ms[known], columns.amounts_minor[known]
             updates = shared_updates(names, seen, states, key[known], when, amounts_minor=amounts, frauds=frauds[known])
             shared += [(entity.name, update) for update in updates]
-    return observed, rows, shared
+    return observed, rows, shared, firsts
 
 
 def _answer(
@@ -198,7 +245,7 @@ def _answer(
     *,
     lease: Lease,
     now_ms: int,
-) -> list[Decision]:
+) -> _Answer:
     matrix = features.matrix(columns, observed)
     scored = model.score(matrix)
     actions: list[Action] = ["allow"] * len(fresh)
@@ -214,7 +261,7 @@ def _answer(
     width = 4 * matrix.shape[1]
     transactions = [arrival.transaction for arrival in fresh]
     # Column by column, in the order of the fields: a loop with names would take three times as long.
-    return list(
+    decisions = list(
         map(
             Decision,
             [transaction.transaction_id for transaction in transactions],
@@ -237,6 +284,40 @@ def _answer(
             repeat(None) if scored.online is None else scored.online.tolist(),
         )
     )
+    return _Answer(decisions, matrix, scored, actions)
+
+
+def _census(
+    features: FeatureSet,
+    monitor: Monitor,
+    question: Question,
+    gathered: Gathered,
+    *,
+    fresh: Sequence[Arrival],
+    columns: Columns,
+    answer: _Answer | None,
+    firsts: Mapping[str, IntArray],
+    lease: Lease,
+) -> list[tuple[str, bytes]]:
+    """The partition's censuses after the batch."""
+    rejected = [offset for offset in question.rejected if offset > lease.watermark]
+    if not (fresh or rejected):
+        return []
+    scores = answer.scores if answer else Scores.alone(np.zeros(0))
+    actions = answer.actions if answer else []
+    seen = Seen(
+        offsets=np.fromiter((arrival.offset for arrival in fresh), np.int64, len(fresh)),
+        times_ms=columns.times_ms,
+        amounts_minor=columns.amounts_minor,
+        matrix=answer.matrix if answer else np.zeros((0, len(features.names)), np.float32),
+        champion=scores.champion,
+        scores=scores.score,
+        alerts=np.fromiter((action != "allow" for action in actions), np.bool_, len(actions)),
+        blocks=np.fromiter((action == "block" for action in actions), np.bool_, len(actions)),
+        firsts={**firsts, **features.missing([arrival.transaction for arrival in fresh], columns)},
+    )
+    rows = dict(zip(question.keys[CENSUS], gathered.rows[CENSUS], strict=True))
+    return monitor.count(lease.partition, rows, seen, rejected)
 
 
 def _action(model: Model, score: float) -> Action:

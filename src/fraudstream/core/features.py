@@ -51,6 +51,8 @@ _COLUMNS: Final[dict[str, tuple[str, ...]]] = {
     "frauds": (FRAUDS,),
     "fraud_share": (COUNT, FRAUDS),
 }
+# Without these a record is no transaction.
+_ALWAYS_THERE: Final = ("card_id", "terminal_id")
 _STORAGE_ORDER: Final = (SUM, SQUARES, MAXIMUM, COUNT, FRAUDS)
 
 
@@ -170,6 +172,24 @@ class FeatureSet:
                 for name in self.number_fields
             },
         )
+
+    @property
+    def extra_counts(self) -> tuple[str, ...]:
+        """The names of what is counted beside the bins: first sights of keys, and fields that were missing."""
+        absent = [*self.number_fields, *(e.field for e in self.entities if e.field not in _ALWAYS_THERE)]
+        return (*(f"new.{e.name}" for e in self.entities), *dict.fromkeys(f"missing.{name}" for name in absent))
+
+    def missing(self, transactions: Sequence[Transaction], columns: Columns) -> dict[str, IntArray]:
+        """Which transactions lack a field the list reads, as `missing.<field>`; only fields that can be absent."""
+        found = {}
+        for name in self.number_fields:
+            absent = [at for at, t in enumerate(transactions) if not t.extra or t.extra.get(name) is None]
+            found[f"missing.{name}"] = np.array(absent, np.int64)
+        for entity in self.entities:
+            if entity.field not in _ALWAYS_THERE:
+                absent = [at for at, key in enumerate(columns.keys[entity.name]) if key is None]
+                found[f"missing.{entity.field}"] = np.array(absent, np.int64)
+        return found
 
     def observe(
         self,

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
+from fraudstream.core.census import Monitor
 from fraudstream.core.updates import SharedUpdate
 from fraudstream.core.windows import FloatArray
 from fraudstream.events import Contribution, Decision, Label
@@ -51,7 +52,8 @@ class Commit:
     """Everything one micro-batch changes. Applied whole or not at all.
 
     `watermark` is the offset of the batch's last record; `rows` are (entity, key, row) of owned keys; `shared` are
-    (entity, update); `parked` are the early labels that were joined; `counts` are added to the store's counters.
+    (entity, update); `parked` are the early labels that were joined; `counts` are added to the store's counters; `census`
+    are (name, row) of the partition's censuses, owned as `rows` are.
     """
 
     lease: Lease
@@ -62,6 +64,7 @@ class Commit:
     parked: Sequence[Label]
     parked_version: int
     counts: Mapping[str, int] = field(default_factory=dict)
+    census: Sequence[tuple[str, bytes]] = ()
 
 
 class CommitStatus(Enum):
@@ -100,7 +103,10 @@ class StateStore(Protocol):
         """Take a new fence number for the partition, then read its watermark: fence before restore."""
 
     def gather(self, keys: Mapping[str, Sequence[str]], sightings: Sequence[Sighting]) -> Gathered:
-        """Rows of the keys of each entity, stored decisions and early labels of the transactions."""
+        """Rows of the keys of each entity, stored decisions and early labels of the transactions.
+
+        Under `census.CENSUS` the keys are names of censuses.
+        """
 
     def commit(self, commit: Commit) -> CommitStatus:
         """Apply a micro-batch atomically, if the lease still holds."""
@@ -124,6 +130,9 @@ class StateStore(Protocol):
 
     def counts(self) -> Mapping[str, int]:
         """The counters that commits have added up."""
+
+    def watermarks(self) -> Mapping[int, int]:
+        """The watermark of every partition that had a lease and from which something was applied."""
 
 
 @dataclass(frozen=True)
@@ -156,6 +165,9 @@ class Model(Protocol):
     def review_threshold(self) -> float: ...
     @property
     def block_threshold(self) -> float: ...
+    @property
+    def monitor(self) -> Monitor | None:
+        """What is counted of its transactions; None counts nothing."""
 
     def score(self, matrix: npt.NDArray[np.float32]) -> Scores:
         """Probabilities of fraud for each row of an (n, features) matrix."""

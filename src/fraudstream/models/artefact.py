@@ -15,6 +15,7 @@ import numpy.typing as npt
 from msgspec import Struct
 
 from fraudstream.core import spec as specs
+from fraudstream.core.census import Monitor
 from fraudstream.core.features import FeatureSet
 from fraudstream.core.windows import FloatArray
 from fraudstream.errors import ModelError, SettingsError
@@ -135,6 +136,11 @@ class Baseline(Struct, frozen=True):
     transactions: int
     features: dict[str, FeatureBaseline]
     score: ScoreBaseline
+
+    def monitor(self, features: FeatureSet) -> Monitor:
+        """What commits count, so that it can be compared with this."""
+        edges = {name: self.features[name].edges for name in features.names}
+        return Monitor(edges, self.score.edges, features.extra_counts)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 import onnxruntime as ort
 
+from fraudstream.core.census import Monitor
 from fraudstream.core.features import FeatureSet
 from fraudstream.core.ports import Scores
 from fraudstream.core.windows import FloatArray
@@ -92,7 +93,9 @@ class OnnxModel:
         except ValueError as error:
             raise ModelError(f"{artefact.label}: {MODEL} cannot be loaded: {error}") from error
         self._check_golden(artefact)
-        self._explainer = Explainer(own, artefact.baseline().features, self._scorer)
+        baseline = artefact.baseline()
+        self._explainer = Explainer(own, baseline.features, self._scorer)
+        self._monitor = baseline.monitor(own)
 
     @property
     def name(self) -> str:
@@ -114,6 +117,10 @@ class OnnxModel:
     def block_threshold(self) -> float:
         """Infinite where blocking is off: no score reaches it."""
         return self._block
+
+    @property
+    def monitor(self) -> Monitor:
+        return self._monitor
 
     def score(self, matrix: Matrix) -> Scores:
         """Probabilities of fraud for each row of an (n, features) matrix."""

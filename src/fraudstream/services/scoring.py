@@ -119,9 +119,10 @@ class Scorer:
             return Processed(Ending.FENCED)
         arrivals, rejected = self._decode(records)
         last = records[-1].offset
+        refused = [record.offset for record, _ in rejected]
         fresh_rejects = Counter(f"rejected.{why.reason}" for record, why in rejected if record.offset > lease.watermark)
         for _ in range(CONFLICTS_MAX):
-            outcome = self._decide(lease, arrivals, last, fresh_rejects)
+            outcome = self._decide(lease, arrivals, last, fresh_rejects, refused)
             # Also for a batch that is applied already: only the store can say that it has not lost it since.
             status = self._commit(outcome.commit)
             if status is not CommitStatus.CONFLICT:
@@ -136,7 +137,7 @@ class Scorer:
         lease = self._leases[partition] = replace(lease, watermark=max(last, lease.watermark))
         if partition in self._unanswered:
             # Perhaps an earlier try was the one applied: publish what is stored, not what was decided this time.
-            outcome = self._decide(lease, arrivals, last, Counter())
+            outcome = self._decide(lease, arrivals, last, Counter(), [])
             self._unanswered.discard(partition)
         return self._publish(outcome, rejected)
 
@@ -158,8 +159,10 @@ class Scorer:
                 arrivals.append(Arrival(record.offset, decoded))
         return arrivals, rejected
 
-    def _decide(self, lease: Lease, arrivals: list[Arrival], last: int, rejects: Counter[str]) -> Outcome:
-        question = ask(self.features, arrivals)
+    def _decide(
+        self, lease: Lease, arrivals: list[Arrival], last: int, rejects: Counter[str], refused: list[int]
+    ) -> Outcome:
+        question = ask(self.features, arrivals, monitor=self.model.monitor, partition=lease.partition, rejected=refused)
         gathered = self._store.gather(question.keys, question.sightings)
         return decide(
             self.features,

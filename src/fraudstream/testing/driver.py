@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from fraudstream.adapters.memory import MemoryPublisher, MemoryStore
 from fraudstream.codec import read_dead_letter
+from fraudstream.core.census import Monitor
 from fraudstream.core.features import FeatureSet
 from fraudstream.core.ports import Model, Publisher, Scores, StateStore
 from fraudstream.events import Contribution
@@ -42,6 +43,7 @@ class AmountModel:
     version = "1"
     review_threshold = 0.5
     block_threshold = 0.995
+    monitor: Monitor | None = None
 
     def __init__(self, features: FeatureSet, limit: float) -> None:
         self.features_digest = features.digest

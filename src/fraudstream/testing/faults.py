@@ -105,6 +105,9 @@ class FlakyStore:
     def counts(self) -> Mapping[str, int]:
         return self._around("counts", self._store.counts)
 
+    def watermarks(self) -> Mapping[int, int]:
+        return self._around("watermarks", self._store.watermarks)
+
     def _around(self, call: str, work: Callable[[], R]) -> R:
         self._at(f"before {call}")
         answer = work()
