@@ -21,7 +21,9 @@ from tests.support.servers import Redis
 SETTINGS = StoreSettings()
 KEYS = Keys(SETTINGS)
 # These have no time-to-live: a handful of keys that do not grow with the number of transactions.
-LASTING = ("partition:", "counters", "meta", "models", "labels:parked", "decisions:generations", "partitions")
+LASTING = (
+    "partition:", "counters", "meta", "models", "labels:parked", "decisions:generations", "partitions", "examples:due",
+)  # fmt: skip
 
 Configure = Callable[[str, str], None]
 

@@ -16,7 +16,7 @@ from tests.support.system import System, read_all, run_command, run_ok, system
 from tests.support.waiting import wait_until
 
 from fraudstream.adapters.redis_store import RedisStore
-from fraudstream.codec import encode_alert, read_dead_letter
+from fraudstream.codec import decode_example, encode_alert, read_dead_letter
 from fraudstream.core.features import FeatureSet
 from fraudstream.core.windows import States
 from fraudstream.events import Decision
@@ -117,7 +117,7 @@ def test_fuzzed_records_are_all_accounted_for(running: System, history: Path) ->
 
 
 def test_labels_join_their_decisions_once(running: System, history: Path) -> None:
-    """A label before its transaction, after it, and twice: the terminal's frauds count each transaction once."""
+    """A label before its transaction, after it, and twice: counted once in the terminal's frauds, one example each."""
     records = _records(history, 200)
     ids = [json.loads(value)["transaction_id"] for _, value in records]
     labels = [
@@ -136,6 +136,12 @@ def test_labels_join_their_decisions_once(running: System, history: Path) -> Non
     expected = Counter(json.loads(value)["terminal_id"] for _, value in records)
 
     wait_until(lambda: _frauds(running, expected) == expected, 60, "every terminal has its frauds")
+    examples = [
+        decode_example(m.value() or b"") for m in consume(running.bootstrap_servers, running.topics.examples, 200)
+    ]
+    assert sorted(example.transaction_id for example in examples) == sorted(ids)
+    by_id = {d.transaction_id: d for d in _stored(running, ids) if d is not None}
+    assert all(example.features == by_id[example.transaction_id].features for example in examples)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from fraudstream.adapters.memory import MemoryPublisher, MemoryStore
-from fraudstream.codec import encode_alert, encode_decision, read_dead_letter
+from fraudstream.adapters.redis_keys import EXAMPLE_CLAIM_MS
+from fraudstream.codec import decode_example, encode_alert, encode_decision, read_dead_letter
 from fraudstream.core.census import CENSUS
 from fraudstream.core.ports import Outgoing
 from fraudstream.events import Decision
@@ -35,9 +36,11 @@ def check(run: Simulation) -> None:
         copies = logs.copies[name]
         fair = copies if name in logs.crossed else copies[:1]
         assert (decision.partition, decision.offset) in fair, f"{name} was decided for another record than its first"
+    _publish_due(run)
     known = {name: decision for name, decision in decisions.items() if decision is not None}
     _check_counts(logs, dict(store.counts()))
     _check_published(known, logs, broker.messages, rewound=run.rewound > 0)
+    _check_examples(known, _verdicts(store), broker.messages, rewound=run.rewound > 0)
     _check_state(store, known, sequential(logs, known))
 
 
@@ -55,7 +58,7 @@ def _check_published(known: dict[str, Decision], logs: Logs, messages: list[Outg
         if message.topic in said:
             value = _content(message.value, rewound=rewound)
             said[message.topic][json.loads(value)["transaction_id"]].add(value)
-        else:
+        elif message.topic != TOPICS.examples:
             letter = read_dead_letter(message.headers)
             assert letter is not None
             letters[message.topic].add((letter.partition, letter.offset))
@@ -65,6 +68,31 @@ def _check_published(known: dict[str, Decision], logs: Logs, messages: list[Outg
         _assert_same(what, dict(said[topic]), wanted)
     assert letters[TOPICS.transactions_dead_letter] == logs.poison, "dead letters are not the poison"
     assert letters[TOPICS.labels_dead_letter] == logs.poison_labels, "labels' dead letters are not their poison"
+
+
+def _publish_due(run: Simulation) -> None:
+    """A label worker of later on finds what the dead left behind."""
+    run.now_ms += EXAMPLE_CLAIM_MS
+    Labeller(FEATURES, run.store, run.broker, clock_ms=lambda: run.now_ms).publish_due()
+
+
+def _check_examples(
+    known: dict[str, Decision], verdicts: dict[str, bool], messages: list[Outgoing], *, rewound: bool
+) -> None:
+    """Every verdict has its example, with the decision's features; a repetition is one to the byte."""
+    published: dict[str, set[bytes]] = defaultdict(set)
+    for message in messages:
+        if message.topic == TOPICS.examples and message.value is not None:
+            published[decode_example(message.value).transaction_id].add(message.value)
+    missing = verdicts.keys() - published.keys()
+    assert not missing, f"verdicts without an example: {sorted(missing)}"
+    for name, values in published.items():
+        told = [decode_example(value) for value in values]
+        assert {example.features for example in told} == {known[name].features}, f"{name}: other features"
+        if rewound:  # a verdict may be lost, and another one joined in its place
+            assert name not in verdicts or verdicts[name] in {example.is_fraud for example in told}
+        else:
+            assert [example.is_fraud for example in told] == [verdicts[name]], f"{name}: {len(told)} examples differ"
 
 
 def _content(value: bytes | None, *, rewound: bool) -> bytes:

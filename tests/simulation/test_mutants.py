@@ -17,7 +17,7 @@ from tests.simulation.simulation import Parts, Simulation
 from tests.simulation.worker import VirtualWorker
 
 # The shyest of them shows in one of some 150 seeds.
-SEEDS_MAX = 400
+SEEDS_MAX = 1000
 LAYOUTS = {entity.name: entity.layout for entity in FEATURES.entities}
 
 

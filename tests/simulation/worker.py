@@ -196,6 +196,7 @@ class VirtualWorker:
         try:
             if tp.topic == TOPICS.labels:
                 self.labeller.process(records)
+                self.labeller.publish_due()
                 self.said += " labelled"
                 self.acknowledge(tp, records)
                 return

@@ -16,6 +16,7 @@ from typing import Any
 import redis
 
 from fraudstream.adapters import kafka_admin
+from fraudstream.cli.topics import SINGLE_PARTITION
 from fraudstream.settings import TopicSettings
 from fraudstream.topics import Topics
 from tests.support.waiting import wait_until
@@ -94,11 +95,11 @@ class System:
 
     def create_topics(self, partitions: int) -> None:
         config = {"retention.ms": "-1"}
-        wanted = dict.fromkeys(self.env_topics(), (partitions, config))
+        wanted = {
+            getattr(self.topics, field): (1 if field in SINGLE_PARTITION else partitions, config)
+            for field in TopicSettings.model_fields
+        }
         kafka_admin.create({"bootstrap.servers": self.bootstrap_servers}, wanted)
-
-    def env_topics(self) -> list[str]:
-        return [getattr(self.topics, field) for field in TopicSettings.model_fields]
 
     def start_worker(self, **env: str) -> Worker:
         worker = Worker({**self.env, **env}, self.directory / f"worker-{len(self.workers)}.log")

@@ -1,5 +1,6 @@
 -- Applies one micro-batch, whole or not at all. Everything is checked before anything is written.
 -- KEYS  1 fence  2 watermark  3 counters  4 parked labels  5 parked version  6 parked times  7 generations  8 models
+--       9 examples to publish
 -- ARGV  1 fence  2 watermark seen  3 watermark new  4 parked version seen  5 row time-to-live (ms)
 --       6 decision time-to-live (ms)  7 decisions: blob of (slot, id, packed)
 --       8 rivals: blob of (slot, id), where the same transaction may lie beyond the edge of a generation
@@ -10,8 +11,8 @@ local fence, seen, new, row_ttl, decision_ttl = ARGV[1], ARGV[2], ARGV[3], ARGV[
 local decisions, rivals, rows, shared = ARGV[7], ARGV[8], ARGV[9], ARGV[10]
 local generations_at = 17
 local models_at = generations_at + ARGV[13] -- identity, number
-local joined_at = models_at + 2 * ARGV[14] -- slot, id, verdict
-local counters_at = joined_at + 3 * ARGV[15] -- name, amount
+local joined_at = models_at + 2 * ARGV[14] -- slot, id, verdict, example
+local counters_at = joined_at + 4 * ARGV[15] -- name, amount
 local updates_at = counters_at + 2 * ARGV[16]
 
 local held = tonumber(call('GET', KEYS[1]) or 0)
@@ -29,7 +30,7 @@ end
 -- An early label that was parked after the gather would be missed.
 if (call('GET', KEYS[5]) or '0') ~= ARGV[4] and call('EXISTS', KEYS[4]) == 1 then
   local known = {}
-  for l = joined_at, counters_at - 1, 3 do known[ARGV[l + 1]] = true end
+  for l = joined_at, counters_at - 1, 4 do known[ARGV[l + 1]] = true end
   local at = 1
   while at <= #decisions do
     local _, id
@@ -87,10 +88,11 @@ end
 set_all(rows, row_ttl)
 set_all(ARGV[12], ARGV[11])
 for n = 1, #keys do apply_update(keys[n], updates[n], row_ttl) end
-for l = joined_at, counters_at - 1, 3 do
+for l = joined_at, counters_at - 1, 4 do
   call('HSET', ARGV[l], verdict_field(ARGV[l + 1]), ARGV[l + 2])
   call('HDEL', KEYS[4], ARGV[l + 1])
   call('ZREM', KEYS[6], ARGV[l + 1])
+  call('ZADD', KEYS[9], 0, ARGV[l + 3]) -- for the label role to publish, at once
 end
 for c = counters_at, updates_at - 1, 2 do call('HINCRBY', KEYS[3], ARGV[c], ARGV[c + 1]) end
 call('SET', KEYS[2], new)

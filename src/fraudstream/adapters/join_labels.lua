@@ -1,15 +1,16 @@
 -- Joins labels with their decisions, and parks those that came first. Each label is its own atomic step.
--- KEYS  1 parked labels  2 parked version  3 parked times  4 generations  5 counters
+-- KEYS  1 parked labels  2 parked version  3 parked times  4 generations  5 counters  6 examples to publish
 -- ARGV  1 parked labels at most  2 parked time-to-live (ms)  3 row time-to-live (ms)  4 what the keys of slots begin with
---       5 number of joined  6 number of orphans, then the entries
+--       5 number of joined  6 number of orphans  7 how long an example is left to who joined it (ms), then the entries
 local parked_max, parked_ttl, row_ttl, slots = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
 local joined, orphans = tonumber(ARGV[5]), tonumber(ARGV[6])
 -- Waiting labels to give up on in one call at most: a long pause must not make one call long.
 local EXPIRED_PER_CALL = 1000
 local answers = {}
-local i = 7
+local i = 8
+local now = now_ms()
 
-local function join(slot, id, verdict, updates)
+local function join(slot, id, verdict, example, updates)
   if call('HEXISTS', slot, id) == 0 then return 'conflict' end -- dropped since it was gathered
   local held = call('HGET', slot, verdict_field(id))
   if held then return held == verdict and 'duplicate' or 'changed' end
@@ -17,23 +18,23 @@ local function join(slot, id, verdict, updates)
     if not heads_hold(update[1], update[2]) then return 'conflict' end
   end
   call('HSET', slot, verdict_field(id), verdict)
+  call('ZADD', KEYS[6], now + ARGV[7], example)
   for _, update in ipairs(updates) do apply_update(update[1], update[2], row_ttl) end
   return 'joined'
 end
 
-for n = 1, joined do -- slot, id, verdict, number of updates, then for each: key, update
-  local updates, at = {}, i + 4
-  for _ = 1, ARGV[i + 3] do
+for n = 1, joined do -- slot, id, verdict, example, number of updates, then for each: key, update
+  local updates, at = {}, i + 5
+  for _ = 1, ARGV[i + 4] do
     local update = update_at(at + 1)
     updates[#updates + 1] = {ARGV[at], update}
     at = update.stop
   end
-  answers[n] = join(ARGV[i], ARGV[i + 1], ARGV[i + 2], updates)
+  answers[n] = join(ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], updates)
   i = at
 end
 if orphans == 0 then return answers end
 
-local now = now_ms()
 local generations = call('ZRANGEBYSCORE', KEYS[4], '(' .. now, '+inf')
 local expired = call('ZRANGEBYSCORE', KEYS[3], '-inf', now - parked_ttl, 'LIMIT', 0, EXPIRED_PER_CALL)
 for _, id in ipairs(expired) do

@@ -12,7 +12,9 @@ from itertools import takewhile
 from threading import Lock
 from typing import Concatenate, ParamSpec, TypeVar
 
-from fraudstream.adapters.redis_keys import CENSUS_TTL_MS, Keys, StoreSettings, row_ttl_ms
+from msgspec.structs import replace
+
+from fraudstream.adapters.redis_keys import CENSUS_TTL_MS, EXAMPLE_CLAIM_MS, Keys, StoreSettings, row_ttl_ms
 from fraudstream.core.census import CENSUS
 from fraudstream.core.features import FeatureSet
 from fraudstream.core.ports import (
@@ -79,6 +81,7 @@ class MemoryStore:
         self._parked: dict[str, Label] = {}  # in the order in which they were parked
         self._parked_at_ms: dict[str, int] = {}
         self._parked_version = 0
+        self._examples_due_ms: dict[Label, int] = {}
 
     @_atomic
     def take_lease(self, partition: int) -> Lease:
@@ -117,6 +120,7 @@ class MemoryStore:
         for label in commit.parked:
             self._generation(by_id[label.transaction_id]).verdicts[label.transaction_id] = label.is_fraud
             self._unpark(label.transaction_id)
+            self._examples_due_ms[replace(label, reason=None)] = 0  # for the label role to publish, at once
         self._counters.update(commit.counts)
         self._watermarks[lease.partition] = commit.watermark
         return CommitStatus.APPLIED
@@ -135,6 +139,18 @@ class MemoryStore:
     @_atomic
     def commit_labels(self, joined: Sequence[LabelCommit], orphans: Sequence[Label]) -> list[LabelStatus]:
         return [*(self._join(item) for item in joined), *(self._park(label) for label in orphans)]
+
+    @_atomic
+    def claim_examples(self, count: int) -> list[Label]:
+        now_ms = self._clock_ms()
+        due = [label for label, due_ms in self._examples_due_ms.items() if due_ms <= now_ms][:count]
+        self._examples_due_ms.update(dict.fromkeys(due, now_ms + EXAMPLE_CLAIM_MS))
+        return due
+
+    @_atomic
+    def settle_examples(self, labels: Sequence[Label]) -> None:
+        for label in labels:
+            self._examples_due_ms.pop(replace(label, reason=None), None)
 
     @_atomic
     def load_rows(self, entity: str, rows: Mapping[str, bytes]) -> None:
@@ -223,6 +239,7 @@ class MemoryStore:
             return LabelStatus.CONFLICT
         self._write_shared(changed, item.shared)
         verdicts[name] = item.label.is_fraud
+        self._examples_due_ms[replace(item.label, reason=None)] = self._clock_ms() + EXAMPLE_CLAIM_MS
         return LabelStatus.JOINED
 
     def _park(self, label: Label) -> LabelStatus:

@@ -16,6 +16,9 @@ from fraudstream.core.features import Entity, FeatureSet
 SLOT_ENTRIES_PLANNED = 16
 # A producer's retry may carry a new event_time; it is recognised as the same transaction within this much of the first.
 RETRY_HORIZON_MS = 3_600_000
+# Who joins a label publishes its example. If that was not settled for this long (the longest wait for Kafka and more),
+# the worker is gone, and any label worker does it.
+EXAMPLE_CLAIM_MS = 120_000
 # A row outlives its longest window by a day, so that clocks that differ never make it vanish early.
 ROW_TTL_MARGIN_MS = 86_400_000
 # A week and the day before it can be looked at, and a day is left for workers that are behind.
@@ -58,6 +61,7 @@ class Keys:
         self.parked_version = prefix + b"labels:parked:version"
         self.parked_times = prefix + b"labels:parked:times"
         self.generations = prefix + b"decisions:generations"
+        self.examples_due = prefix + b"examples:due"
         self.models = prefix + b"models"
         self.models_last = prefix + b"models:last"
         self.decisions = prefix + b"decisions:"

@@ -15,7 +15,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from fraudstream.adapters.redis_keys import CENSUS_TTL_MS, Keys, StoreSettings, row_ttl_ms
+from fraudstream.adapters.redis_keys import CENSUS_TTL_MS, EXAMPLE_CLAIM_MS, Keys, StoreSettings, row_ttl_ms
 from fraudstream.codec import ModelIdentity, pack_decision, unpack_decision
 from fraudstream.core.census import CENSUS
 from fraudstream.core.features import FeatureSet
@@ -39,7 +39,8 @@ R = TypeVar("R")
 Arguments = list[Any]
 
 WARM_UP_ROWS_PER_CALL: Final = 1_000
-_SCRIPTS: Final = ("lease", "commit", "gather", "find", "join_labels")
+_read_label: Final = msgspec.msgpack.Decoder(Label).decode
+_SCRIPTS: Final = ("lease", "commit", "gather", "find", "join_labels", "claim_examples")
 # Lengths as the scripts read them: a table is twice as fast as packing each anew. No id, key, row or decision is longer.
 _LENGTHS: Final = [length.to_bytes(2, "big") for length in range(65_536)]
 
@@ -144,7 +145,7 @@ class RedisStore:
             if packed is not None and decisions[number] is None:
                 decisions[number] = unpack_decision(sightings[number].transaction_id, packed, self._model)
             if label is not None:
-                labels[number] = msgspec.msgpack.decode(memoryview(label)[1:], type=Label)
+                labels[number] = _read_label(memoryview(label)[1:])
         return Gathered(_by_entity(keys, entities, rows), decisions, labels, int(found[0]))
 
     @_unavailable
@@ -185,12 +186,14 @@ class RedisStore:
             CENSUS_TTL_MS, b"".join(census),
             len(generations), len(models), len(commit.parked), len(commit.counts), *generations,
             *chain.from_iterable((msgspec.json.encode(identity), ref) for identity, ref in models.items()),
-            *chain.from_iterable((slots[x.transaction_id], x.transaction_id, int(x.is_fraud)) for x in commit.parked),
+            *chain.from_iterable(
+                (slots[x.transaction_id], x.transaction_id, int(x.is_fraud), _example(x)) for x in commit.parked
+            ),
             *chain.from_iterable(commit.counts.items()), *updates,
         ]  # fmt: skip
         names = [
             keys.fence(lease.partition), keys.watermark(lease.partition), keys.counters, keys.parked,
-            keys.parked_version, keys.parked_times, keys.generations, keys.models,
+            keys.parked_version, keys.parked_times, keys.generations, keys.models, keys.examples_due,
         ]  # fmt: skip
         answer = self.client.evalsha(self._sha("commit"), len(names), *names, *arguments)
         status = CommitStatus(_text(answer[0]))
@@ -226,22 +229,34 @@ class RedisStore:
         keys = self._keys
         arguments: Arguments = [
             self._settings.parked_labels_max, self._settings.parked_ttl_ms, self._row_ttl_ms, keys.decisions,
-            len(joined), len(orphans),
+            len(joined), len(orphans), EXAMPLE_CLAIM_MS,
         ]  # fmt: skip
         for item in joined:
             transaction_id = item.label.transaction_id.encode()
             slot = keys.decision(keys.generation(item.decision.event_time_ms), transaction_id)
             updates = [(entity, name, update) for entity, update in item.shared for name in update.keys]
-            arguments += (slot, transaction_id, int(item.label.is_fraud), len(updates))
+            arguments += (slot, transaction_id, int(item.label.is_fraud), _example(item.label), len(updates))
             for entity, name, update in updates:
                 arguments += (self._row_prefixes[entity] + name.encode(), *_update(self._layouts[entity], update))
         for label in orphans:
             transaction_id = label.transaction_id.encode()
             packed = msgspec.msgpack.encode(label)
             arguments += (transaction_id, keys.slot(transaction_id), int(label.is_fraud), packed)
-        names = [keys.parked, keys.parked_version, keys.parked_times, keys.generations, keys.counters]
+        names = [
+            keys.parked, keys.parked_version, keys.parked_times, keys.generations, keys.counters, keys.examples_due,
+        ]  # fmt: skip
         answers = self.client.evalsha(self._sha("join_labels"), len(names), *names, *arguments)
         return [LabelStatus(_text(answer)) for answer in answers]
+
+    @_unavailable
+    def claim_examples(self, count: int) -> list[Label]:
+        sha, key = self._sha("claim_examples"), self._keys.examples_due
+        return [_read_label(packed) for packed in self.client.evalsha(sha, 1, key, count, EXAMPLE_CLAIM_MS)]
+
+    @_unavailable
+    def settle_examples(self, labels: Sequence[Label]) -> None:
+        if labels:
+            self.client.zrem(self._keys.examples_due, *map(_example, labels))
 
     @_unavailable
     def load_rows(self, entity: str, rows: Mapping[str, bytes]) -> None:
@@ -352,6 +367,11 @@ def _update(layout: Layout, update: SharedUpdate) -> Arguments:
         update.heads_seen, update.heads, layout.heads_bytes - 1, layout.row_bytes, len(update.clears), len(tokens),
         *chain.from_iterable(update.clears), *tokens,
     ]  # fmt: skip
+
+
+def _example(label: Label) -> bytes:
+    """What is kept of a label until its example is published; the same label gives the same bytes."""
+    return msgspec.msgpack.encode(msgspec.structs.replace(label, reason=None))
 
 
 def _by_entity(

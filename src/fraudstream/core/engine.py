@@ -20,7 +20,7 @@ from fraudstream.core.features import Columns, Entity, FeatureSet, keys_of
 from fraudstream.core.ports import Commit, Gathered, LabelCommit, Lease, Model, Scores, Sighting
 from fraudstream.core.updates import SharedUpdate, apply_update, shared_updates
 from fraudstream.core.windows import IntArray, Observed, States, add_frauds
-from fraudstream.events import Action, Contribution, Decision, Label, Transaction
+from fraudstream.events import Action, Contribution, Decision, Example, Label, Transaction
 
 
 class Arrival(Struct, frozen=True, gc=False):
@@ -168,6 +168,29 @@ def join_labels(
                     latest[entity.name][key] = apply_update(row, entity.layout, update)
         joined.append(LabelCommit(label, decision, shared))
     return joined, orphans
+
+
+def example_of(decision: Decision, label: Label) -> Example:
+    """What can be learned from a decision and its verdict."""
+    return Example(
+        transaction_id=decision.transaction_id,
+        card_id=decision.card_id,
+        event_time_ms=decision.event_time_ms,
+        label_time_ms=label.label_time_ms,
+        is_fraud=label.is_fraud,
+        source=label.source,
+        amount=decision.amount,
+        action=decision.action,
+        score=decision.score,
+        champion_score=decision.champion_score,
+        online_score=decision.online_score,
+        threshold=decision.threshold,
+        model_name=decision.model_name,
+        model_version=decision.model_version,
+        features_digest=decision.features_digest,
+        features=decision.features,
+        degraded=decision.degraded,
+    )
 
 
 def fraud_keys(features: FeatureSet, decision: Decision) -> list[tuple[Entity, str]]:

@@ -125,6 +125,14 @@ class StateStore(Protocol):
     def commit_labels(self, joined: Sequence[LabelCommit], orphans: Sequence[Label]) -> Sequence[LabelStatus]:
         """Join labels with their decisions and park those without one; a status each, joined first."""
 
+    def claim_examples(self, count: int) -> Sequence[Label]:
+        """Labels that are joined but whose example nobody is known to have published: up to `count`, claimed for a
+        while, so that of several label workers one publishes them. `commit_labels` leaves them to its caller as long.
+        """
+
+    def settle_examples(self, labels: Sequence[Label]) -> None:
+        """The examples of these labels are published."""
+
     def load_rows(self, entity: str, rows: Mapping[str, bytes]) -> None:
         """Write rows of history, as a warm-up does before the first transaction."""
 

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import Final
 
-from fraudstream.codec import dead_letter_headers, encode_alert, encode_decision
+from fraudstream.codec import dead_letter_headers, encode_alert, encode_decision, encode_example
+from fraudstream.core.engine import example_of
 from fraudstream.core.ports import Outgoing
-from fraudstream.events import Decision, Record, Rejected
+from fraudstream.events import Decision, Label, Record, Rejected
 from fraudstream.topics import Topics
 
 # A letter is cut to a size that every topic takes, and to enough of it to see what was sent.
@@ -23,6 +24,14 @@ def of_decisions(decisions: Sequence[Decision], topics: Topics, *, with_decision
         if with_decisions:
             messages.append(Outgoing(topics.decisions, encode_decision(decision), key))
     return messages
+
+
+def of_examples(joined: Sequence[tuple[Decision, Label]], topics: Topics) -> list[Outgoing]:
+    """What can be learned from decisions whose verdict is known; keyed by card."""
+    return [
+        Outgoing(topics.examples, encode_example(example_of(decision, label)), decision.card_id.encode())
+        for decision, label in joined
+    ]
 
 
 def of_rejected(topic: str, rejected: Sequence[tuple[Record, Rejected]], now_ms: int) -> list[Outgoing]:

@@ -79,7 +79,7 @@ def check_broker(settings: Settings) -> None:
     """Is the broker there, with the topics the roles need? Raises `BrokerUnavailable` or `SettingsError`."""
     topics = settings.topics
     needed = {"score": [topics.transactions, topics.alerts, topics.transactions_dead_letter]}
-    needed["label"] = [topics.labels, topics.labels_dead_letter]
+    needed["label"] = [topics.labels, topics.labels_dead_letter, topics.examples]
     if settings.publish_decisions:
         needed["score"].append(topics.decisions)
     missing = kafka_admin.missing(settings.kafka.client(), [name for role in settings.roles for name in needed[role]])

@@ -190,6 +190,11 @@ class Driver:
         """What was published to `alerts`, in order."""
         return self._published(TOPICS.alerts)
 
+    def examples(self) -> list[dict[str, Any]]:
+        """What was published to `examples`, in order; those that are due are published first."""
+        self._labeller.publish_due()
+        return self._published(TOPICS.examples)
+
     def dead_letters(self) -> list[str]:
         """The reasons of the dead letters, in order."""
         letters = [m.headers for m in self.publisher.messages if m.topic == TOPICS.transactions_dead_letter]

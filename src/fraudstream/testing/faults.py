@@ -99,6 +99,12 @@ class FlakyStore:
     def commit_labels(self, joined: Sequence[LabelCommit], orphans: Sequence[Label]) -> Sequence[LabelStatus]:
         return self._around("commit_labels", lambda: self._store.commit_labels(joined, orphans))
 
+    def claim_examples(self, count: int) -> Sequence[Label]:
+        return self._around("claim_examples", lambda: self._store.claim_examples(count))
+
+    def settle_examples(self, labels: Sequence[Label]) -> None:
+        self._around("settle_examples", lambda: self._store.settle_examples(labels))
+
     def load_rows(self, entity: str, rows: Mapping[str, bytes]) -> None:
         self._around("load_rows", lambda: self._store.load_rows(entity, rows))
 
