@@ -9,6 +9,7 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 
 VENV ?= .venv
+PEERS_VENV ?= .venv-peers
 PYTHON ?=
 DEMO_ARGS ?=
 TEST_ARGS ?=
@@ -28,7 +29,7 @@ INSTALL_EDITABLE = $(INSTALL) $(BUILD) && $(INSTALL) --no-build-isolation --edit
 # Versions the constraints are known to hold for. A newer Python is taken, with a word, when none of these is there.
 TESTED_PYTHONS := 3.11 3.12 3.13
 
-.PHONY: help setup demo test lint check bench format docs-render constraints clean
+.PHONY: help setup demo test lint check bench peers format docs-render constraints clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -56,6 +57,9 @@ check: lint ## Exactly what CI runs: lint, then test
 bench: $(VENV)/.installed-dev ## Measure, with nothing else running; BENCH names one benchmark, BENCH_ARGS its options
 	@echo "make bench: $(BENCH)"
 	@set -e; for script in $(BENCH); do echo "== $$script"; $(BIN)/python "$$script" $(BENCH_ARGS); done
+
+peers: $(PEERS_VENV)/.installed ## Measure fraudstream beside Faust alone, Quix Streams, Bytewax and a bare loop, in one run
+	@$(BIN)/python -m benchmarks.peers.run --python $(PEERS_VENV)/bin/python $(BENCH_ARGS)
 
 format: $(VENV)/.installed-dev ## Rewrite the code as ruff wants it
 	@$(BIN)/python -m ruff check --fix-only .
@@ -93,6 +97,13 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/.installed-embedded: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "make setup: installing fraudstream and its demo into $(VENV); the first time takes a few minutes"
 	@$(INSTALL_EDITABLE) '.[embedded]'
+	@touch $@
+
+# An environment of their own: Quix Streams wants an older confluent-kafka than we pin.
+$(PEERS_VENV)/.installed: benchmarks/peers/requirements.txt | $(VENV)/.installed-dev
+	@echo "make peers: installing the peers into $(PEERS_VENV)"
+	@$(BIN)/python -m venv --clear $(PEERS_VENV)
+	@$(PEERS_VENV)/bin/python -m pip --disable-pip-version-check install --quiet --requirement benchmarks/peers/requirements.txt
 	@touch $@
 
 $(BIN)/python:
