@@ -8,7 +8,8 @@ import faust
 from mode import Service
 
 from fraudstream.adapters.faust_worker import run_worker
-from fraudstream.app import Role, label_role, score_role
+from fraudstream.app import label_role, score_role
+from fraudstream.roles import Role
 from fraudstream.services import startup
 from fraudstream.services.health import Health
 from fraudstream.services.reporting import report
@@ -28,7 +29,7 @@ def worker(settings: Settings) -> int:
     health = Health(settings.roles)
     roles: list[Role] = []
     if "score" in settings.roles:
-        roles.append(score_role(settings, parts.scorer, health))
+        roles.append(score_role(settings, parts.scorer, health, parts.guesser))
     if "label" in settings.roles:
         roles.append(label_role(settings, parts.labeller, health))
     for publisher in parts.publishers:

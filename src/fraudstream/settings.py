@@ -31,6 +31,7 @@ _OTHER_VARIABLES: Final = frozenset({CONFIG_VARIABLE, PREFIX + "DATA"})
 
 Role = Literal["score", "label"]
 StateLost = Literal["stop", "accept", "replay"]
+StateUnavailablePolicy = Literal["wait", "score-degraded"]
 
 
 class _Section(BaseModel):
@@ -129,6 +130,8 @@ class Settings(BaseSettings):
     batch_records_max: int = Field(default=1024, ge=1, le=10_000)
     outage_s_max: float = Field(default=300.0, ge=1)
     on_state_lost: StateLost = "stop"
+    on_state_unavailable: StateUnavailablePolicy = "wait"
+    degraded_after_s: float = Field(default=5.0, ge=0, le=600)
     health_file: Path | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["console", "json"] = "console"

@@ -3,6 +3,7 @@
 import json
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -75,6 +76,46 @@ def test_redis_hangs_and_is_restarted_in_the_flow(
     running.wait_accounted(RECORDS, 60)
     running.wait_ready()
     _assert_decided_once(running, records)
+
+
+def test_with_score_degraded_alerts_go_on_without_redis_and_are_repaired(
+    kafka: Kafka, own_redis: RedisServer, made: Made, history: Path, tmp_path: Path
+) -> None:
+    """Provisional answers while Redis is gone, final ones of all when it is back, and the state of a run without outage."""
+    env = {"FRAUDSTREAM_ON_STATE_UNAVAILABLE": "score-degraded", "FRAUDSTREAM_DEGRADED_AFTER_S": "0.5"}
+    records = _records(history, 3_000)
+    running = made(kafka.bootstrap_servers, own_redis.url, **env)
+    running.start_worker()
+    _send(running, records[:1_000])
+    running.wait_accounted(1_000, 60)
+    own_redis.kill()
+    _send(running, records[1_000:2_000])
+    ids = [json.loads(value)["transaction_id"] for _, value in records]
+    missed = set(ids[1_000:2_000])
+    wait_until(lambda: _totals(running)["provisional"] == len(missed), 60, "all were answered provisionally")
+    assert "score answers provisionally: Redis" in _troubles(running)
+    assert "1000 records will be decided again" in _troubles(running)
+    own_redis.restart()
+    _send(running, records[2_000:])
+    running.wait_accounted(3_000, 60)
+    running.wait_ready()
+    assert running.counts()["decided"] == 3_000
+    told = _told_until(running, running.topics.decisions, set(ids))
+    assert {answer["transaction_id"] for answer in told if answer.get("degraded")} >= missed
+    guessed = [answer["transaction_id"] for answer in told if answer.get("degraded") and answer["action"] != "allow"]
+    final = {answer["transaction_id"] for answer in told if not answer.get("degraded") and answer["action"] != "allow"}
+    assert guessed
+    alerts = read_all(running.bootstrap_servers, running.topics.alerts, len(guessed) + len(final))
+    assert {alert["alert_id"] for alert in alerts} == {f"alert:{name}" for name in final} | {
+        f"alert:{name}:provisional" for name in guessed
+    }
+
+    calm = made(kafka.bootstrap_servers, own_redis.url)
+    calm.start_worker()
+    for start in (0, 1_000, 2_000):
+        _send(calm, records[start : start + 1_000])
+        calm.wait_accounted(start + 1_000, 60)
+    assert _rows(running) == _rows(calm)
 
 
 def test_sigterm_while_redis_hangs_ends_in_time_and_loses_nothing(
@@ -209,6 +250,28 @@ def _restore(client: redis.Redis, older: dict[bytes, tuple[bytes, int]]) -> None
     for key, (value, ttl_ms) in older.items():
         pipe.restore(key, ttl_ms, value)
     pipe.execute()
+
+
+def _rows(running: System) -> dict[bytes, bytes]:
+    """The windows of all cards and terminals."""
+    prefix = f"{running.prefix}:{{0}}:row:".encode()
+    keys = list(running.client.scan_iter(prefix + b"*", count=1000))
+    return {key.removeprefix(prefix): value for key, value in zip(keys, running.client.mget(keys), strict=True)}
+
+
+def _told_until(running: System, topic: str, wanted: set[str]) -> list[dict[str, Any]]:
+    """What a topic holds, once there is a final answer for each wanted transaction."""
+    count = len(wanted)
+    while True:
+        told = read_all(running.bootstrap_servers, topic, count)
+        missing = wanted - {answer["transaction_id"] for answer in told if not answer.get("degraded")}
+        if not missing:
+            return told
+        count += len(missing)
+
+
+def _totals(running: System) -> Counter[str]:
+    return Counter(_status(running).get("totals", {}))
 
 
 def _status(running: System) -> dict[str, Any]:

@@ -57,7 +57,11 @@ def _check_published(known: dict[str, Decision], logs: Logs, messages: list[Outg
     for message in messages:
         if message.topic in said:
             value = _content(message.value, rewound=rewound)
-            said[message.topic][json.loads(value)["transaction_id"]].add(value)
+            told = json.loads(value)
+            if told.get("degraded"):
+                _check_provisional(told, known)
+            else:
+                said[message.topic][told["transaction_id"]].add(value)
         elif message.topic != TOPICS.examples:
             letter = read_dead_letter(message.headers)
             assert letter is not None
@@ -93,6 +97,13 @@ def _check_examples(
             assert name not in verdicts or verdicts[name] in {example.is_fraud for example in told}
         else:
             assert [example.is_fraud for example in told] == [verdicts[name]], f"{name}: {len(told)} examples differ"
+
+
+def _check_provisional(told: dict[str, Any], known: dict[str, Decision]) -> None:
+    """A guess is of a transaction that was decided in the end, and cannot be taken for what was."""
+    name = told["transaction_id"]
+    assert name in known, f"{name} was answered provisionally, and never decided"
+    assert told.get("alert_id") in {None, f"alert:{name}:provisional"}, f"{name}: a guess has a final alert's id"
 
 
 def _content(value: bytes | None, *, rewound: bool) -> bytes:

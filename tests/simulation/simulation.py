@@ -45,6 +45,7 @@ class Weather:
     others_first: float
     rebalance: float
     rewinds: bool
+    runs_ahead: bool  # workers answer provisionally while the store is away
 
 
 @dataclass
@@ -63,6 +64,7 @@ class Simulation:
             others_first=rng.choice((0.0, 0.15, 0.4)),
             rebalance=rng.choice((0.05, 0.2, 0.35)),
             rewinds=rng.random() < 0.3,
+            runs_ahead=rng.random() < 0.4,
         )
         self.logs: Logs = Upstream(rng, data_is_lost=self.weather.rewinds).write()
         self.now_ms = STAGE_BEGIN_MS + DAY_MS
@@ -150,7 +152,13 @@ class Simulation:
             self.hit(worker, moment)
 
         worker = self.parts.worker(
-            self.hired, self.broker, self.store, rng=self.rng, at=at, clock_ms=lambda: self.now_ms
+            self.hired,
+            self.broker,
+            self.store,
+            rng=self.rng,
+            at=at,
+            clock_ms=lambda: self.now_ms,
+            runs_ahead=self.weather.runs_ahead,
         )
         self.workers.append(worker)
         return worker

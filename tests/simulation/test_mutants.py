@@ -11,7 +11,7 @@ from fraudstream.core.updates import apply_update
 from fraudstream.errors import FraudstreamError
 from fraudstream.events import Decision
 from fraudstream.services.scoring import Scorer
-from fraudstream.testing import FlakyStore, ForgetfulStore
+from fraudstream.testing import FakeRecord, FlakyStore, ForgetfulStore
 from tests.simulation.logs import FEATURES
 from tests.simulation.simulation import Parts, Simulation
 from tests.simulation.worker import VirtualWorker
@@ -166,6 +166,23 @@ class ReadingOnWorker(VirtualWorker):
     scorer_type = ReadingOnScorer
 
 
+class GuessIsEnoughWorker(VirtualWorker):
+    """Acknowledges what it has answered provisionally."""
+
+    def _guess(self, tp: TP, records: list[FakeRecord]) -> None:
+        super()._guess(tp, records)
+        self.runs[tp].finish(records[-1].offset)
+
+
+class ForgetsGuessesWorker(VirtualWorker):
+    """Goes on from where it is when the store is back, past what it has answered provisionally."""
+
+    def _recover(self) -> None:
+        for partition in self.ahead.partitions:
+            self.scorer.take(partition)
+        self.ahead.end()
+
+
 MUTANTS = {
     "fence check removed": Parts(store=NoFenceStore),
     "watermark one ahead": Parts(store=WatermarkAheadStore),
@@ -178,6 +195,8 @@ MUTANTS = {
     "first decision wins removed": Parts(store=LastWinsStore),
     "reads on past the unpublished": Parts(worker=ReadingOnWorker),
     "gives up when fenced": Parts(worker=GivingUpWorker),
+    "provisional answers acknowledged": Parts(worker=GuessIsEnoughWorker),
+    "provisional answers not repaired": Parts(worker=ForgetsGuessesWorker),
 }
 
 

@@ -13,11 +13,12 @@ from faust.types import TP
 
 from fraudstream.adapters.kafka_batches import Backlog, OffsetRun
 from fraudstream.adapters.memory import MemoryPublisher
-from fraudstream.app import start_offset
 from fraudstream.core.census import Monitor
-from fraudstream.core.ports import Scores, StateStore
+from fraudstream.core.ports import Lease, Scores, StateStore
 from fraudstream.errors import BrokerUnavailable, StateUnavailable
 from fraudstream.events import Contribution
+from fraudstream.roles import start_offset
+from fraudstream.services.degraded import Ahead, Guesser
 from fraudstream.services.labelling import Labeller
 from fraudstream.services.scoring import Ending, Scorer
 from fraudstream.testing import FakeRecord, FlakyBroker, FlakyStore, Hook, WorkerKilled
@@ -85,6 +86,7 @@ class VirtualWorker:
         rng: Random,
         at: Hook,
         clock_ms: Callable[[], int],
+        runs_ahead: bool = False,
     ) -> None:
         self.name = f"worker{number}"
         self.alive = True
@@ -95,6 +97,9 @@ class VirtualWorker:
         reached = FlakyStore(self.reach(store), at)
         publisher = FlakyBroker(broker, at)
         self.scorer = self.scorer_type(FEATURES, AgeingModel(number), reached, publisher, clock_ms=clock_ms)
+        self.guesser = Guesser(FEATURES, AgeingModel(number), publisher, clock_ms=clock_ms)
+        self.ahead = Ahead(records_max=12)
+        self._runs_ahead = runs_ahead
         self.labeller = Labeller(FEATURES, reached, publisher, clock_ms=clock_ms)
         self.assigned: list[TP] = []
         self.runs: dict[TP, OffsetRun] = {}
@@ -121,6 +126,8 @@ class VirtualWorker:
         self.commit()
         for partition in self.scorer.partitions:
             self.scorer.release(partition)
+        for tp in self.assigned:
+            self.ahead.revoked(tp.partition)
         self.assigned, self.runs, self._positions = [], {}, {}
         self._forget()
 
@@ -136,14 +143,29 @@ class VirtualWorker:
             committed = self.broker.committed.get(tp)
             start = committed
             if tp.topic == TOPICS.transactions:
-                lease = self.scorer.take(tp.partition)
-                wanted = self.start(tp, committed, lease.watermark)
-                start = committed if wanted is None else wanted
+                lease = self._take(tp.partition)
+                if lease is None:
+                    self.ahead.assigned(tp.partition, committed)
+                else:
+                    wanted = self.start(tp, committed, lease.watermark)
+                    start = committed if wanted is None else wanted
             if start is not None:
                 runs[tp] = OffsetRun(start, committed)
         self.runs = runs
         self._reposition()
         self._prepared = True
+
+    def _take(self, partition: int) -> Lease | None:
+        """The lease; None if the store is away and this worker does not wait for it."""
+        if self.ahead.active:
+            return None
+        try:
+            return self.scorer.take(partition)
+        except StateUnavailable:
+            if not self._runs_ahead:
+                raise
+            self.ahead.begin()
+            return None
 
     def start(self, tp: TP, committed: int | None, watermark: int) -> int | None:
         return start_offset(tp, committed, watermark, "replay")
@@ -156,6 +178,8 @@ class VirtualWorker:
         try:
             if not self._prepared:
                 self._prepare()
+            if self.ahead.active and (eager or self._rng.random() < 0.3):
+                self._recover()
             self._fetch(eager=eager)
             if self.queue:
                 self._work()
@@ -182,7 +206,7 @@ class VirtualWorker:
                     self.runs[tp] = OffsetRun(records[0].offset)
                 self._positions[tp] = records[-1].offset + 1
                 self._backlog.add(tp, records)
-        while len(self.queue) < BATCHES_OPEN_MAX:
+        while len(self.queue) < BATCHES_OPEN_MAX and self.ahead.room:
             batch = self._backlog.take(self.assigned, 64 if eager else rng.choice((1, 3, 6, 12)))
             if batch is None:
                 break
@@ -200,12 +224,19 @@ class VirtualWorker:
                 self.said += " labelled"
                 self.acknowledge(tp, records)
                 return
+            if self.ahead.active:
+                self._guess(tp, records)
+                return
             if self._fenced:  # and nothing was heard of a new owner
                 self.rewound(tp, self.scorer.retake(tp.partition, records[0].offset))
                 return
             done = self.scorer.process(tp.partition, records)
         except (StateUnavailable, BrokerUnavailable) as error:
             self.said += f" waits: {error}"
+            if self._runs_ahead and isinstance(error, StateUnavailable) and tp.topic == TOPICS.transactions:
+                self.ahead.begin()
+                self.ahead.put(tp.partition, records[0].offset, records[0].offset)
+                return
             # Mostly tried again; or no longer wanted, as after another partition's batch was given back.
             if self._rng.random() < 0.3:
                 self._reposition()
@@ -218,6 +249,28 @@ class VirtualWorker:
             self._fenced = True
         else:
             self.acknowledge(tp, records)
+
+    def _guess(self, tp: TP, records: list[FakeRecord]) -> None:
+        """Answer provisionally, and let go of the batch until the store is back."""
+        first = records[0].offset
+        since = max(self.ahead.unanswered(tp.partition, first), self.scorer.watermark(tp.partition) + 1)
+        if some := [record for record in records if record.offset >= since]:
+            self.guesser.answer(tp.partition, some)
+        self.ahead.put(tp.partition, first, records[-1].offset + 1)
+        if self.queue and self.queue[0][1] is records:
+            self.queue.pop(0)
+            self.runs[tp].set_aside(records[-1].offset)
+        self.said += " guessed"
+
+    def _recover(self) -> None:
+        """Is the store back? Then read again all that was answered provisionally."""
+        taken = {partition: self.scorer.take(partition).watermark for partition in self.ahead.partitions}
+        for partition, first in self.ahead.end().items():
+            tp = TP(TOPICS.transactions, partition)
+            if first is not None and tp in self.runs:
+                where = self.start(tp, first, taken[partition])
+                self.runs[tp] = OffsetRun(first if where is None else where, self.runs[tp].committed)
+        self._reposition()
 
     def acknowledge(self, tp: TP, records: list[FakeRecord]) -> None:
         if self.queue and self.queue[0][1] is records:

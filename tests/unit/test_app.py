@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from faust.types import TP
 
-from fraudstream import app
+from fraudstream import roles
 from fraudstream.adapters.faust_worker import faust_settings
-from fraudstream.app import GivenUpError, Runner, StateLostError, start_offset
 from fraudstream.core.ports import NO_OFFSET
 from fraudstream.errors import StateUnavailable
+from fraudstream.roles import GivenUpError, Runner, StateLostError, start_offset
 from fraudstream.services.health import STATUS_AGE_S_MAX, Health, read_status
 from fraudstream.settings import StateLost
 
@@ -64,8 +64,8 @@ def _fails(times: int) -> Callable[[], str]:
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "RETRY_S_FIRST", 0.001)
-    monkeypatch.setattr(app, "RETRY_S_MAX", 0.002)
+    monkeypatch.setattr(roles, "RETRY_S_FIRST", 0.001)
+    monkeypatch.setattr(roles, "RETRY_S_MAX", 0.002)
 
 
 def test_a_call_is_repeated_until_what_it_needs_is_back() -> None:

@@ -65,6 +65,12 @@ class OffsetRun:
             self._run_end = head + 1
         return True
 
+    def set_aside(self, last_offset: int) -> None:
+        """Hold the commit at the open batch that ends at `last_offset`, and count it no longer as work that is due."""
+        if not self._batches.get(last_offset, True):
+            self.batches_open -= 1
+            self.moved_at_s = time.monotonic()
+
     def drop_open(self) -> None:
         """Forget the open batches, which will be delivered again from `resume_at`."""
         self._batches.clear()
@@ -128,6 +134,25 @@ class PartitionProgress(Struct, frozen=True):
     moved_age_s: float | None  # since a batch ended, or since the first of the open ones was handed out
     fetch_age_s: float | None  # since the broker last answered a fetch of this partition; None: not yet
     lag: int | None  # records in the broker that were not fetched yet, as of that answer
+
+    @staticmethod
+    def of(
+        run: OffsetRun | None, records_waiting: int, lag: int | None, fetch_age_s: float | None
+    ) -> "PartitionProgress":
+        """The progress of a partition whose offsets are kept by `run` (None: it has not begun)."""
+        if run is None:
+            return PartitionProgress(None, None, None, 0, records_waiting, None, fetch_age_s, lag)
+        moved_age_s = time.monotonic() - run.moved_at_s
+        return PartitionProgress(
+            run.delivered,
+            run.resume_at,
+            run.committed,
+            run.batches_open,
+            records_waiting,
+            moved_age_s,
+            fetch_age_s,
+            lag,
+        )
 
 
 def stalled(progress: Mapping[TP, PartitionProgress], polled_age_s: float, limit_s: float) -> list[str]:

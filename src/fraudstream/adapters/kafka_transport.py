@@ -273,13 +273,21 @@ class MicroBatchConsumer(driver.Consumer):
             self._wake.set()
             return finished
 
-    def release(self, message: Message) -> None:
-        """Give a batch back undone: it is delivered again, together with all that followed it."""
+    def release(self, message: Message, *, aside: bool = False) -> None:
+        """Give a batch back undone: it is delivered again, together with all that followed it.
+
+        With `aside` not before the next seek, and what follows is delivered meanwhile. The commit waits there.
+        """
+        if message.acked:  # let go before
+            return
         current = self.is_current(message)
         message.acked = True  # lets a rebalance or the worker's end, which wait for the batch in work, go on
         self._unacked_messages.discard(message)
         notify(self._waiting_for_ack)
-        if current:
+        if current and aside:
+            self._runs[message.tp].set_aside(message.offset)
+            self._wake.set()
+        elif current:
             self._overtake_nothing(message.tp)
             self._reposition_soon()
 
@@ -320,20 +328,11 @@ class MicroBatchConsumer(driver.Consumer):
         """Nothing: it compares a monotonic clock with wall time, so never fires, and raises in a rebalance."""
 
     def progress(self) -> dict[TP, PartitionProgress]:
-        now_s, fetches, result = time.monotonic(), self._thread.fetches(), {}
-        for tp in self._assigned:
-            run, (lag, fetch_age_s) = self._runs.get(tp), fetches.get(tp, (None, None))
-            result[tp] = PartitionProgress(
-                delivered=run.delivered if run else None,
-                acked=run.resume_at if run else None,
-                committed=run.committed if run else None,
-                batches_open=run.batches_open if run else 0,
-                records_waiting=self._backlog.size(tp),
-                moved_age_s=now_s - run.moved_at_s if run else None,
-                fetch_age_s=fetch_age_s,
-                lag=lag,
-            )
-        return result
+        fetches = self._thread.fetches()
+        return {
+            tp: PartitionProgress.of(self._runs.get(tp), self._backlog.size(tp), *fetches.get(tp, (None, None)))
+            for tp in self._assigned
+        }
 
 
 class MicroBatchTransport(driver.Transport):
@@ -383,9 +382,9 @@ class MicroBatchTransport(driver.Transport):
         """False where the event's records will be delivered again, here (after a seek) or to another worker."""
         return self._consumer.is_current(event.message)
 
-    def release(self, event: EventT[Any]) -> None:
+    def release(self, event: EventT[Any], *, aside: bool = False) -> None:
         """Give up an event without having done its work; see `MicroBatchConsumer.release`."""
-        self._consumer.release(event.message)
+        self._consumer.release(event.message, aside=aside)
 
     def progress(self) -> dict[TP, PartitionProgress]:
         """How far each assigned partition is. Cheap; for metrics."""

@@ -26,9 +26,9 @@ class UnreadableDecision(FraudstreamError):  # noqa: N818 - names the thing that
     """Bytes that should be a decision of ours are not: another program wrote to our topic or our store."""
 
 
-def alert_id(transaction_id: str) -> str:
-    """The id of the one alert that a transaction can have."""
-    return "alert:" + transaction_id
+def alert_id(transaction_id: str, *, degraded: bool = False) -> str:
+    """The id of the one alert that a transaction can have, and of the provisional one that may come before it."""
+    return f"alert:{transaction_id}:provisional" if degraded else "alert:" + transaction_id
 
 
 def encode_alert(decision: Decision) -> bytes:
@@ -44,7 +44,7 @@ def encode_alert(decision: Decision) -> bytes:
         raise ValueError("a decision to allow has no alert")
     return _encode(
         AlertWire(
-            alert_id(decision.transaction_id),
+            alert_id(decision.transaction_id, degraded=decision.degraded),
             decision.transaction_id,
             decision.card_id,
             decision.terminal_id,
@@ -56,6 +56,7 @@ def encode_alert(decision: Decision) -> bytes:
             ModelWire(decision.model_name, decision.model_version),
             write_time(decision.event_time_ms),
             _write_decided_at(decision.decided_at_ms),
+            decision.degraded or UNSET,
         )
     )
 

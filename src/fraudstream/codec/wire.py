@@ -99,7 +99,9 @@ class SourceWire(Struct, frozen=True, gc=False):
 _SCORE = "Probability of fraud, the one that was decided with."
 _CHAMPION_SCORE = "The champion's own score. Absent in decisions of before it was told apart: then it is `score`."
 _ONLINE_SCORE = "The online model's score; null when there was none."
-_DEGRADED = "true: decided without the state, which could not be read in time. Absent otherwise."
+_DEGRADED = (
+    "true: provisional, decided without the state while it could not be read; the final one follows. Absent otherwise."
+)
 _FEATURES = "Base64 of little-endian float32, in the order of the feature list."
 _FEATURES_DIGEST = "Digest of the feature list that `features` follow."
 _THRESHOLD = "The score from which the action was taken; that of `review` for an `allow`."
@@ -109,7 +111,7 @@ _REASONS = "Largest contributions first, four at most. contribution: log-odds, p
 class AlertWire(Struct, frozen=True, gc=False):
     """A decision whose action is not `allow`. A repeated alert has the same alert_id and is the same to the byte."""
 
-    alert_id: Annotated[str, Meta(description='"alert:" and the transaction_id.')]
+    alert_id: Annotated[str, Meta(description='"alert:" and the transaction_id; ":provisional" behind it if degraded.')]
     transaction_id: str
     card_id: str
     terminal_id: str
@@ -121,6 +123,7 @@ class AlertWire(Struct, frozen=True, gc=False):
     model: ModelWire
     event_time: Time
     decided_at: Time
+    degraded: Annotated[bool | UnsetType, Meta(description=_DEGRADED)] = UNSET
 
 
 class DecisionWire(Struct, frozen=True, gc=False):

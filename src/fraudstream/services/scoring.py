@@ -19,7 +19,7 @@ from enum import Enum
 from fraudstream.codec import Limits, decode_transaction
 from fraudstream.core.engine import Arrival, Outcome, ask, decide
 from fraudstream.core.features import FeatureSet
-from fraudstream.core.ports import Commit, CommitStatus, Lease, Model, Publisher, StateStore
+from fraudstream.core.ports import NO_OFFSET, Commit, CommitStatus, Lease, Model, Publisher, StateStore
 from fraudstream.errors import ModelError, StateUnavailable
 from fraudstream.events import Record, Rejected
 from fraudstream.services.publishing import of_decisions, of_rejected
@@ -90,6 +90,11 @@ class Scorer:
     def partitions(self) -> frozenset[int]:
         """The partitions whose lease it holds."""
         return frozenset(self._leases)
+
+    def watermark(self, partition: int) -> int:
+        """The last offset of a partition that is known to be decided; `NO_OFFSET` if none is."""
+        lease = self._leases.get(partition)
+        return lease.watermark if lease else NO_OFFSET
 
     def take(self, partition: int) -> Lease:
         """Take the lease of a partition, as on assignment. Raises `StateUnavailable`."""

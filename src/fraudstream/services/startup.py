@@ -13,6 +13,7 @@ from fraudstream.core.features import FeatureSet
 from fraudstream.errors import SettingsError
 from fraudstream.models.champion import OnnxModel
 from fraudstream.models.registry import Registry
+from fraudstream.services.degraded import Guesser
 from fraudstream.services.labelling import Labeller
 from fraudstream.services.scoring import Scorer
 from fraudstream.settings import RedisSettings, Settings
@@ -32,6 +33,7 @@ class Parts:
     publishers: tuple[KafkaPublisher, ...]
     scorer: Scorer
     labeller: Labeller
+    guesser: Guesser | None
 
     def close(self) -> None:
         """Wait for what is under way and give connections back."""
@@ -95,7 +97,7 @@ def build(settings: Settings) -> Parts:
     check_broker(settings)
     # One for each role: they publish from threads of their own, and a publisher tells one caller what failed.
     connection, timeout_s = settings.kafka.client(), settings.kafka.publish_timeout_s
-    score_out, label_out = (KafkaPublisher(connection, timeout_s=timeout_s) for _ in range(2))
+    score_out, label_out, guess_out = (KafkaPublisher(connection, timeout_s=timeout_s) for _ in range(3))
     topics = Topics(**settings.topics.model_dump())
     limits = Limits(**settings.limits.model_dump())
     scorer = Scorer(
@@ -109,7 +111,18 @@ def build(settings: Settings) -> Parts:
         publish_decisions=settings.publish_decisions,
     )
     labeller = Labeller(features, store, label_out, clock_ms=now_ms, topics=topics, limits=limits)
-    return Parts(features, model, store, (score_out, label_out), scorer, labeller)
+    guesser = None
+    if settings.on_state_unavailable == "score-degraded":
+        guesser = Guesser(
+            features,
+            model,
+            guess_out,
+            clock_ms=now_ms,
+            topics=topics,
+            limits=limits,
+            publish_decisions=settings.publish_decisions,
+        )
+    return Parts(features, model, store, (score_out, label_out, guess_out), scorer, labeller, guesser)
 
 
 def now_ms() -> int:
