@@ -29,7 +29,7 @@ INSTALL_EDITABLE = $(INSTALL) $(BUILD) && $(INSTALL) --no-build-isolation --edit
 # Versions the constraints are known to hold for. A newer Python is taken, with a word, when none of these is there.
 TESTED_PYTHONS := 3.11 3.12 3.13
 
-.PHONY: help setup demo test lint check bench peers format docs-render constraints clean
+.PHONY: help setup demo test lint check bench bench-report peers format docs-render constraints clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -57,6 +57,9 @@ check: lint ## Exactly what CI runs: lint, then test
 bench: $(VENV)/.installed-dev ## Measure, with nothing else running; BENCH names one benchmark, BENCH_ARGS its options
 	@echo "make bench: $(BENCH)"
 	@set -e; for script in $(BENCH); do echo "== $$script"; $(BIN)/python "$$script" $(BENCH_ARGS); done
+
+bench-report: $(VENV)/.installed-dev ## Measure every figure of the pages on performance, with nothing else running
+	@$(BIN)/python -m benchmarks.report $(BENCH_ARGS)
 
 peers: $(PEERS_VENV)/.installed ## Measure fraudstream beside Faust alone, Quix Streams, Bytewax and a bare loop, in one run
 	@$(BIN)/python -m benchmarks.peers.run --python $(PEERS_VENV)/bin/python $(BENCH_ARGS)

@@ -95,8 +95,9 @@ def throughput(
     )
     if began_s is not None and first_s is not None:
         found["first_decision_s"] = round(first_s - began_s, 2)
-    found.decided = read_ids(bootstrap_servers, topics["decisions"], base + count)
-    found.alerted = read_ids(bootstrap_servers, topics["alerts"], 1_000_000_000, timeout_s=2.0)
+    found.decided, decision_bytes = read_ids(bootstrap_servers, topics["decisions"], base + count)
+    found.alerted, alert_bytes = read_ids(bootstrap_servers, topics["alerts"], 1_000_000_000, timeout_s=2.0)
+    found["answer_bytes"] = round((decision_bytes + alert_bytes) / (base + count))
     found["decisions"] = len(set(found.decided)) - base
     found["alerts"] = len(set(found.alerted))
     if found["decisions"] != count:

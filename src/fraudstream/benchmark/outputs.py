@@ -57,16 +57,18 @@ class Acknowledged:
             self._consumer.close()
 
 
-def read_ids(bootstrap_servers: str, topic: str, count: int, timeout_s: float = 60.0) -> list[str]:
-    """The transaction ids of the first `count` records of a topic, or of fewer if no more come in time."""
+def read_ids(bootstrap_servers: str, topic: str, count: int, timeout_s: float = 60.0) -> tuple[list[str], int]:
+    """The transaction ids of the first `count` records of a topic, or of fewer if no more come in time; their bytes."""
     consumer = _consumer(bootstrap_servers, [topic])
     found: list[str] = []
+    size = 0
     deadline_s = time.monotonic() + timeout_s
     while len(found) < count and time.monotonic() < deadline_s:
-        messages = consumer.consume(MESSAGES_AT_ONCE, 0.2)
-        found += [NAME_OF(message.value() or b"").transaction_id for message in messages if message.error() is None]
+        values = [m.value() or b"" for m in consumer.consume(MESSAGES_AT_ONCE, 0.2) if m.error() is None]
+        found += [NAME_OF(value).transaction_id for value in values]
+        size += sum(map(len, values))
     consumer.close()
-    return found
+    return found, size
 
 
 class Latencies:

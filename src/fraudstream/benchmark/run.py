@@ -93,9 +93,11 @@ def _measured(
     say("loading the history of cards and terminals into Redis, filling the topic")
     system.warm_up()
     live = made.live
-    records.fill(servers.bootstrap_servers, system.topics["transactions"], records.read(live, 0, options.transactions))
+    sent = records.read(live, 0, options.transactions)
+    records.fill(servers.bootstrap_servers, system.topics["transactions"], sent)
     figures: dict[str, Any] = {"machine": machine(servers), "options": _told(options)}
     say(f"starting {options.workers} worker{'s' if options.workers > 1 else ''}")
+    redis_in, redis_out = servers.redis_bytes()
     began_s = time.monotonic()
     for _ in range(options.workers):
         system.start_worker()
@@ -107,6 +109,13 @@ def _measured(
         )  # fmt: skip
         throughput["ready_s"] = round(ready.result(), 2)
     figures["throughput"] = throughput
+    count = options.transactions
+    throughput["bytes"] = {
+        "record": round(sum(map(len, sent.values)) / count),
+        "answer": throughput.pop("answer_bytes"),
+        "redis_in": round((servers.redis_bytes()[0] - redis_in) / count),
+        "redis_out": round((servers.redis_bytes()[1] - redis_out) / count),
+    }
     samples = throughput["memory"]["worker-0"]
     throughput["worker_mb_per_million"] = measure.slope_mb_per_million(samples, options.transactions)
     say(f"{throughput['per_s']:,} transactions/s")

@@ -69,6 +69,11 @@ class Servers:
             found["redis"] = float(told["used_cpu_user"]) + float(told["used_cpu_sys"])
         return found
 
+    def redis_bytes(self) -> tuple[int, int]:
+        """Bytes that Redis has received and sent so far."""
+        told: Any = self.client.info("stats")
+        return int(told["total_net_input_bytes"]), int(told["total_net_output_bytes"])
+
 
 class System:
     """One system on these servers: topics, keys and a group of its own, so that runs do not meet."""

@@ -42,6 +42,16 @@ def benchmark(  # noqa: PLR0917 - one parameter per option
     registry: Annotated[
         Path | None, typer.Option(help="Use the champion `fraud` of this registry; else one is trained.")
     ] = None,
+    plan: Annotated[
+        list[int] | None,
+        typer.Option(help="Compute a cluster for so many transactions/s from the figures. May be repeated.", min=1),
+    ] = None,
+    plan_cards: Annotated[int, typer.Option(help="Cards of that cluster.", min=1)] = 10_000_000,
+    plan_terminals: Annotated[int, typer.Option(help="Terminals of that cluster.", min=1)] = 500_000,
+    figures_file: Annotated[
+        Path | None,
+        typer.Option("--figures", help="Tell (and plan) from the figures of an earlier --json; measure nothing."),
+    ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures to this file.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw latency, memory and rate into this SVG file.")] = None,
     directory: Annotated[
@@ -60,6 +70,8 @@ def benchmark(  # noqa: PLR0917 - one parameter per option
 
       fraudstream benchmark --rate 2000 --rate half --stages --plot out.svg
 
+      fraudstream benchmark --figures out.json --plan 100000 --plan 1000000
+
       fraudstream benchmark --workers 4 --bootstrap-servers kafka:9092 --redis-url redis://redis:6379/0
     """
     began_s = time.monotonic()
@@ -68,7 +80,8 @@ def benchmark(  # noqa: PLR0917 - one parameter per option
         print(f"[{time.monotonic() - began_s:5.1f} s] {line}", file=sys.stderr, flush=True)
 
     try:
-        from fraudstream.benchmark import report, run, system, world  # noqa: PLC0415 - --help must be light
+        from fraudstream.benchmark import plan as plans  # noqa: PLC0415 - --help must be light
+        from fraudstream.benchmark import report, run, system, world  # noqa: PLC0415 - as above
     except ImportError as error:
         raise SettingsError(f"{error}: pip install 'fraudstream[benchmark,embedded]'") from error
     if broker not in ("auto", "apache", "tansu"):
@@ -86,9 +99,13 @@ def benchmark(  # noqa: PLR0917 - one parameter per option
         registry=registry,
         directory=directory,
     )
-    figures = run.run(options, say)
+    figures = plans.read(figures_file) if figures_file else run.run(options, say)
     if json_file:
         json_file.write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
     if plot:
         plot.write_text(report.svg(figures), "utf-8")
     print(report.told(figures))
+    if plan:
+        costs = plans.costs_of(figures)
+        print(f"\n{plans.costs_told(costs)}\n")
+        print(plans.clusters_told(costs, plan, cards=plan_cards, terminals=plan_terminals))

@@ -3,11 +3,12 @@
 import os
 import time
 import xml.etree.ElementTree as ET
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fraudstream.benchmark import outputs, probe, records, report, run
+from fraudstream.benchmark import outputs, plan, probe, records, report, run
 from fraudstream.errors import SettingsError
 
 FIGURES: dict[str, Any] = {
@@ -91,3 +92,31 @@ def test_the_picture_is_one_svg_file() -> None:
     root = ET.fromstring(report.svg(FIGURES))
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
     assert len(root.findall(".//{*}path[@class='line c1']")) >= 2
+
+
+def test_a_plan_grows_with_the_rate_and_stays_below_the_limit() -> None:
+    """Ten times the rate needs ten times the processors, rounded up, and every part is busy for 60 % at most."""
+    figures = {
+        "throughput": FIGURES["throughput"]
+        | {"bytes": {"record": 170, "answer": 800, "redis_in": 2000, "redis_out": 1900}}
+    }
+    figures["throughput"]["cpu_us"] = {"worker": 36.0, "redis": 12.0, "kafka": 10.0}
+    costs = plan.costs_of(figures)
+    small, large = (plan.cluster(n, costs, cards=10**7, terminals=5 * 10**5) for n in (100_000, 1_000_000))
+    assert (small.workers, large.workers) == (6, 60)
+    assert (small.redis_shards, large.redis_shards) == (2, 20)
+    assert all(c.partitions % c.redis_shards == 0 and c.partitions >= 2 * c.workers for c in (small, large))
+    assert large.per_s * costs.worker_us / 1e6 / large.workers <= plan.BUSY_MAX
+    assert "| worker processes, a core each | 6 | 60 |" in plan.clusters_told(
+        costs, [100_000, 1_000_000], cards=10**7, terminals=5 * 10**5
+    )
+
+
+def test_figures_that_are_none_are_refused(tmp_path: Path) -> None:
+    """A file that no benchmark wrote is told from one that can be planned with."""
+    file = tmp_path / "x.json"
+    file.write_text("{}", "utf-8")
+    with pytest.raises(SettingsError, match="measure again"):
+        plan.costs_of(plan.read(file))
+    with pytest.raises(SettingsError, match="--json"):
+        plan.read(tmp_path / "none.json")
