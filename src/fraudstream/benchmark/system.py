@@ -116,7 +116,9 @@ class System:
     def start_worker(self, env: Mapping[str, str] | None = None) -> Child:
         """Start one more worker process."""
         name = f"worker-{len(self.workers)}"
-        own = {"FRAUDSTREAM_HEALTH_FILE": str(self.directory / f"{name}.json")}
+        health = self.directory / f"{name}.json"
+        health.unlink(missing_ok=True)  # of an earlier run in the same directory
+        own = {"FRAUDSTREAM_HEALTH_FILE": str(health)}
         worker = Child(name, ("fraudstream", "worker"), self.directory, {**self.env, **own, **(env or {})})
         self.workers.append(worker)
         return worker

@@ -26,7 +26,7 @@ def benchmark(  # noqa: PLR0917 - one parameter per option
     workers: Annotated[int, typer.Option(help="Worker processes.", min=1)] = 1,
     partitions: Annotated[int, typer.Option(help="Partitions of each topic.", min=1)] = 8,
     stages: Annotated[bool, typer.Option("--stages", help="Measure each stage alone, too.")] = False,
-    cards: Annotated[int, typer.Option(help="Cards of the simulated world.", min=100)] = 5_000,
+    cards: Annotated[int, typer.Option(help="Cards of the simulated world.", min=100)] = 50_000,
     terminals: Annotated[int, typer.Option(help="Terminals of the simulated world.", min=100)] = 10_000,
     seed: Annotated[int, typer.Option(help="Another seed is another world.", min=0)] = 7,
     broker: Annotated[str, typer.Option(help="apache, tansu, or auto: apache where java and mvn are.")] = "auto",
