@@ -33,6 +33,10 @@ class GivenUpError(FraudstreamError):
     """Redis or Kafka stayed away longer than the limit."""
 
 
+class StalledError(FraudstreamError):
+    """A role made no progress for longer than the limit, and no outage explains it."""
+
+
 @dataclass
 class Role:
     """A role at work: its Faust app and its transport."""

@@ -3,16 +3,18 @@
 import asyncio
 import gc
 import logging
+from collections.abc import Sequence
 
 import faust
 from mode import Service
 
 from fraudstream.adapters.faust_worker import run_worker
 from fraudstream.app import label_role, score_role
-from fraudstream.roles import Role
+from fraudstream.roles import Role, StalledError, end
 from fraudstream.services import startup
 from fraudstream.services.health import Health
 from fraudstream.services.reporting import report
+from fraudstream.services.watchdog import LOOK_EVERY_S, Standstill, Watchdog
 from fraudstream.settings import Settings
 
 log = logging.getLogger("fraudstream.start")
@@ -42,9 +44,35 @@ def worker(settings: Settings) -> int:
     gc.freeze()
     first, *others = [role.app for role in roles]
     try:
-        return run_worker(first, *others, _reporter(settings, health))
+        return run_worker(first, *others, _reporter(settings, health), _watch(settings, health, roles))
     finally:
         parts.close()
+
+
+def _watch(settings: Settings, health: Health, roles: Sequence[Role]) -> faust.Service:
+    limit_s = settings.stalled_s_max
+    watchdog = Watchdog(limit_s)
+
+    class Watch(Service):
+        async def on_start(self) -> None:
+            watchdog.start()
+
+        @Service.task
+        async def _look(self) -> None:
+            standstills = {role.name: Standstill(limit_s) for role in roles}
+            while not any(role.app.should_stop for role in roles):
+                await self.sleep(LOOK_EVERY_S)
+                watchdog.beat()
+                for role in roles:
+                    found = health.standing(role.name)
+                    if standstills[role.name].look(found):
+                        await end(role, StalledError(f"no progress for {limit_s:.0f} s: {'; '.join(found)}"))
+            watchdog.ending()
+
+        async def on_stop(self) -> None:
+            watchdog.ending()
+
+    return Watch()
 
 
 def _reporter(settings: Settings, health: Health) -> faust.Service:

@@ -129,6 +129,7 @@ class Settings(BaseSettings):
     publish_decisions: bool = True
     batch_records_max: int = Field(default=1024, ge=1, le=10_000)
     outage_s_max: float = Field(default=300.0, ge=1)
+    stalled_s_max: float = Field(default=300.0, ge=1)
     on_state_lost: StateLost = "stop"
     on_state_unavailable: StateUnavailablePolicy = "wait"
     degraded_after_s: float = Field(default=5.0, ge=0, le=600)

@@ -216,6 +216,28 @@ def test_a_broker_restart_costs_nothing(own_redis: RedisServer, made: Made, hist
         assert time.monotonic() - began_s < 2 * STOP_S_MAX
 
 
+def test_a_worker_whose_broker_hangs_is_unready_and_then_ends_itself(
+    own_redis: RedisServer, made: Made, history: Path, tmp_path: Path
+) -> None:
+    """A broker that is there and answers nothing: partitions stand still, and past the limit one line and exit code 1."""
+    with start_kafka(tmp_path / "kafka") as broker:
+        running = made(broker.bootstrap_servers, own_redis.url, FRAUDSTREAM_STALLED_S_MAX="5")
+        worker = running.start_worker()
+        _send(running, _records(history, 100))
+        running.wait_accounted(100, 60)
+        broker.pause()
+        try:
+            wait_until(lambda: "stands still" in _troubles(running), 60, "the health says what stands still")
+            assert worker.process.wait(90) == 1
+        finally:
+            broker.resume()
+    lines = [line for line in worker.log().splitlines() if "CRITICAL" in line]
+    assert "ends: no progress for 5 s: " in lines[0]
+    assert "the broker last answered" in lines[0] or "records were last asked for" in lines[0]
+    # Faust's goodbye waits for a broker that does not answer.
+    assert [line for line in lines[1:] if "worker is cut short" not in line] == []
+
+
 def test_a_store_that_lost_its_tail_loses_no_record(
     kafka: Kafka, own_redis: RedisServer, made: Made, history: Path
 ) -> None:

@@ -32,6 +32,14 @@ class Health:
         """It owns its place in every group it should be in, nothing it needs is away, and nothing stands still."""
         return self._roles <= self.partitions.keys() and not self._all_troubles()
 
+    def standing(self, role: str) -> Sequence[str]:
+        """What stands still in a role, in words. An outage that is being waited out is none: it has a limit of its own."""
+        if self.troubles:
+            return []
+        if role not in self.partitions:
+            return ["it has no place in its group"]
+        return self.checks[role]()
+
     def status(self) -> dict[str, Any]:
         """The status as plain data."""
         return {
