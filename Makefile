@@ -2,6 +2,7 @@
 #
 #   make demo DEMO_ARGS="--seconds 60 --rate 500"
 #   make test TEST_ARGS="tests/unit -x"
+#   make chaos MINUTES=30 SEED=7
 #   make bench BENCH=benchmarks/bench_store.py BENCH_ARGS="--batch 512"
 #   make setup PYTHON=/opt/python3.12/bin/python3
 
@@ -15,6 +16,9 @@ DEMO_ARGS ?=
 TEST_ARGS ?=
 BENCH ?= $(sort $(wildcard benchmarks/bench_*.py))
 BENCH_ARGS ?=
+MINUTES ?= 0
+SEED ?=
+CHAOS_ARGS ?=
 
 # onnxruntime 1.29 and newer reports to its publisher from Linux as well, unless this is set before it is loaded.
 export ORT_DISABLE_TELEMETRY := 1
@@ -29,7 +33,7 @@ INSTALL_EDITABLE = $(INSTALL) $(BUILD) && $(INSTALL) --no-build-isolation --edit
 # Versions the constraints are known to hold for. A newer Python is taken, with a word, when none of these is there.
 TESTED_PYTHONS := 3.11 3.12 3.13
 
-.PHONY: help setup demo test lint check bench bench-report peers format docs-render constraints clean
+.PHONY: help setup demo test lint check chaos bench bench-report peers format docs-render constraints clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -53,6 +57,10 @@ lint: $(VENV)/.installed-dev ## Run the static checks: ruff, mypy, import layers
 
 check: lint ## Exactly what CI runs: lint, then test
 	@$(MAKE) --no-print-directory test
+
+chaos: $(VENV)/.installed-dev ## Kill, freeze and restart workers, Redis and Kafka in the flow; MINUTES of rounds, SEED of the first
+	@echo "make chaos: rounds of 300,000 transactions against one sequential pass; a failure prints the seed that replays it"
+	@$(BIN)/python -m tests.support.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(CHAOS_ARGS)
 
 bench: $(VENV)/.installed-dev ## Measure, with nothing else running; BENCH names one benchmark, BENCH_ARGS its options
 	@echo "make bench: $(BENCH)"
