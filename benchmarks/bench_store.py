@@ -100,7 +100,7 @@ def run(store: RedisStore, client: "redis.Redis", arrivals: list[Arrival], batch
         for start in range(block, min(block + BLOCK_BATCHES * batch, count), batch):
             part = arrivals[start : start + batch]
             marks = [time.process_time()]
-            question = ask(features, part, monitor=model.monitor)
+            question = ask(features, part, monitor=model.monitor, new_above=lease.watermark)
             marks.append(time.process_time())
             gathered = store.gather(question.keys, question.sightings)
             marks.append(time.process_time())

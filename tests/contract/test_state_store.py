@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fraudstream.adapters.redis_keys import RETRY_HORIZON_MS, StoreSettings
+from fraudstream.core.engine import Arrival, ask, decide
 from fraudstream.core.ports import NO_OFFSET, CommitStatus, LabelStatus, Sighting, StateStore
 from fraudstream.core.windows import States, observe
 from tests.contract.conftest import Forget, StoreFactory
@@ -265,6 +266,24 @@ def test_a_stored_decision_comes_back_as_it_was(store: StateStore) -> None:
     assert store.gather_decisions([]) == []
     gathered = store.gather({}, [Sighting("t2", NOON_MS), Sighting("none", NOON_MS)])
     assert gathered.decisions == [decided[1], None]
+
+
+def test_what_is_taken_for_new_is_not_looked_up_and_never_decided_twice(store: StateStore) -> None:
+    """A retry that was taken for new is gathered without its decision; its commit conflicts and leaves nothing behind."""
+    desk = Desk(store)
+    decided = desk.process(transaction("t1")).decided
+    arrivals = [Arrival(1, transaction("t1", card="c2", terminal="w2")), Arrival(2, transaction("t2"))]
+    before = look(store)
+    believed = ask(desk.features, arrivals, new_above=0, monitor=desk.model.monitor)
+    gathered = store.gather(believed.keys, believed.sightings)
+    assert gathered.decisions == [None, None]
+    commit = decide(
+        desk.features, desk.model, believed, gathered, lease=desk.lease, watermark=2, now_ms=NOON_MS, counts={}
+    ).commit
+    assert store.commit(commit) is CommitStatus.CONFLICT
+    assert look(store) == before
+    known = ask(desk.features, arrivals, new_above=1)
+    assert store.gather(known.keys, known.sightings).decisions == [decided[0], None]
 
 
 def test_the_first_decision_wins_also_across_partitions(store: StateStore) -> None:

@@ -1,6 +1,9 @@
 -- What the scripts share: it stands before each of them.
 local call, unpack_struct, ARGV, KEYS = redis.call, struct.unpack, ARGV, KEYS
 
+-- Lua's stack takes some 8,000 values at once.
+local UNPACKED_MAX = 4000
+
 -- A blob is a run of byte strings, each behind its length (2 bytes, big-endian): one argument instead of thousands.
 local PAIR, TRIPLE = '>I2c0I2c0', '>I2c0I2c0I2c0'
 

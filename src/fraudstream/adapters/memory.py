@@ -91,7 +91,10 @@ class MemoryStore:
 
     @_atomic
     def gather(self, keys: Mapping[str, Sequence[str]], sightings: Sequence[Sighting]) -> Gathered:
-        decisions = [self._find(s.transaction_id, self._keys.generations_near(s.event_time_ms)) for s in sightings]
+        decisions = [
+            None if s.new else self._find(s.transaction_id, self._keys.generations_near(s.event_time_ms))
+            for s in sightings
+        ]
         labels = [self._parked.get(sighting.transaction_id) for sighting in sightings]
         return Gathered(self._read_rows(keys), decisions, labels, self._parked_version)
 

@@ -129,24 +129,27 @@ class RedisStore:
         parts: list[bytes] = []
         asked: list[int] = []  # which sighting a question is about
         for number, sighting in enumerate(sightings):
+            if sighting.new:
+                continue
             transaction_id = sighting.transaction_id.encode()
             for generation in names.generations_near(sighting.event_time_ms):
                 slot = names.decision(generation, transaction_id)
                 parts += (_LENGTHS[len(slot)], slot, _LENGTHS[len(transaction_id)], transaction_id)
                 asked.append(number)
         pipe = self.client.pipeline(transaction=False)
-        pipe.evalsha(self._sha("gather"), 2, names.parked, names.parked_version, b"".join(parts))
+        ids = msgspec.json.encode([sighting.transaction_id for sighting in sightings])
+        pipe.evalsha(self._sha("gather"), 2, names.parked, names.parked_version, b"".join(parts), ids)
         entities = self._ask_rows(pipe, keys)
-        found, *rows = pipe.execute()
+        (version, stored, parked), *rows = pipe.execute()
         decisions: list[Decision | None] = [None] * len(sightings)
         labels: list[Label | None] = [None] * len(sightings)
-        for position, packed, label in zip(found[1::3], found[2::3], found[3::3], strict=True):
+        for position, packed in zip(stored[::2], stored[1::2], strict=True):
             number = asked[position]
-            if packed is not None and decisions[number] is None:
+            if decisions[number] is None:  # of several generations the transaction's own comes first
                 decisions[number] = unpack_decision(sightings[number].transaction_id, packed, self._model)
-            if label is not None:
-                labels[number] = _read_label(memoryview(label)[1:])
-        return Gathered(_by_entity(keys, entities, rows), decisions, labels, int(found[0]))
+        for number, label in zip(parked[::2], parked[1::2], strict=True):
+            labels[number] = _read_label(memoryview(label)[1:])
+        return Gathered(_by_entity(keys, entities, rows), decisions, labels, int(version))
 
     @_unavailable
     def commit(self, commit: Commit) -> CommitStatus:

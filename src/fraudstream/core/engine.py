@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import repeat
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,8 @@ from fraudstream.core.ports import Commit, Gathered, LabelCommit, Lease, Model, 
 from fraudstream.core.updates import SharedUpdate, apply_update, shared_updates
 from fraudstream.core.windows import IntArray, Observed, States, add_frauds
 from fraudstream.events import Action, Contribution, Decision, Example, Label, Transaction
+
+_NEVER: Final = 2**63  # above every offset
 
 
 class Arrival(Struct, frozen=True, gc=False):
@@ -67,17 +70,25 @@ def ask(
     features: FeatureSet,
     arrivals: Sequence[Arrival],
     *,
+    new_above: int | None = None,
     monitor: Monitor | None = None,
     partition: int = 0,
     rejected: Sequence[int] = (),
 ) -> Question:
-    """List what a batch needs from the state store; with a `monitor` also the censuses it will be counted in."""
+    """List what a batch needs from the state store; with a `monitor` also the censuses it will be counted in.
+
+    Transactions of offsets above `new_above` are taken for new.
+    """
     transactions = [arrival.transaction for arrival in arrivals]
     keys = {}
     for entity in features.entities:
         distinct = dict.fromkeys(keys_of(transactions, entity.field))
         keys[entity.name] = [key for key in distinct if key is not None]
-    sightings = [Sighting(transaction.transaction_id, transaction.event_time_ms) for transaction in transactions]
+    first_new = _NEVER if new_above is None else new_above + 1
+    sightings = [
+        Sighting(arrival.transaction.transaction_id, arrival.transaction.event_time_ms, arrival.offset >= first_new)
+        for arrival in arrivals
+    ]
     if monitor:
         offsets = [arrival.offset for arrival in arrivals]
         times_ms = [transaction.event_time_ms for transaction in transactions]

@@ -31,10 +31,15 @@ class Lease:
 
 
 class Sighting(Struct, frozen=True, gc=False):
-    """A transaction to look up: was it decided before? Its event time says where to look."""
+    """A transaction to look up: was it decided before? Its event time says where to look.
+
+    `new`: it is taken for new and need not be looked up. A commit that would decide it again answers CONFLICT, as it does
+    for one that was decided since the gather; the caller then asks without this.
+    """
 
     transaction_id: str
     event_time_ms: int
+    new: bool = False
 
 
 @dataclass(frozen=True)

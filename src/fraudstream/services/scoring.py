@@ -25,6 +25,10 @@ from fraudstream.events import Record, Rejected
 from fraudstream.services.publishing import of_decisions, of_rejected
 from fraudstream.topics import Topics
 
+# Looking up whether a transaction was decided before costs Redis a sixth of its work, and nearly none was: records past
+# the watermark are taken for new, and the commit refuses what is not. The price is a second gather for a batch with a
+# producer's retry in it, so after one everything is looked up, until so many batches in a row had none.
+LOOK_UP_BATCHES = 100
 # A conflict needs another worker to move the same key's windows within the milliseconds between gather and commit. That
 # happens at most once a hop and key, so ten in a row mean that something else is wrong.
 CONFLICTS_MAX = 10
@@ -85,6 +89,7 @@ class Scorer:
         self._leases: dict[int, Lease] = {}
         # Where a commit's answer was lost: it may be applied already, or any moment now, with what was decided then.
         self._unanswered: set[int] = set()
+        self._look_up_batches = 0
 
     @property
     def partitions(self) -> frozenset[int]:
@@ -126,12 +131,14 @@ class Scorer:
         last = records[-1].offset
         refused = [record.offset for record, _ in rejected]
         fresh_rejects = Counter(f"rejected.{why.reason}" for record, why in rejected if record.offset > lease.watermark)
+        look_up = self._look_up_batches > 0 or partition in self._unanswered
         for _ in range(CONFLICTS_MAX):
-            outcome = self._decide(lease, arrivals, last, fresh_rejects, refused)
+            outcome = self._decide(lease, arrivals, last, fresh_rejects, refused, look_up=look_up)
             # Also for a batch that is applied already: only the store can say that it has not lost it since.
             status = self._commit(outcome.commit)
             if status is not CommitStatus.CONFLICT:
                 break
+            look_up = True
         else:
             raise StateUnavailable(f"{CONFLICTS_MAX} conflicting commits in a row for partition {partition}")
         if status is CommitStatus.FENCED:
@@ -142,8 +149,9 @@ class Scorer:
         lease = self._leases[partition] = replace(lease, watermark=max(last, lease.watermark))
         if partition in self._unanswered:
             # Perhaps an earlier try was the one applied: publish what is stored, not what was decided this time.
-            outcome = self._decide(lease, arrivals, last, Counter(), [])
+            outcome = self._decide(lease, arrivals, last, Counter(), [], look_up=True)
             self._unanswered.discard(partition)
+        self._look_up_batches = LOOK_UP_BATCHES if outcome.duplicates else max(0, self._look_up_batches - 1)
         return self._publish(outcome, rejected)
 
     def _commit(self, commit: Commit) -> CommitStatus:
@@ -165,9 +173,23 @@ class Scorer:
         return arrivals, rejected
 
     def _decide(
-        self, lease: Lease, arrivals: list[Arrival], last: int, rejects: Counter[str], refused: list[int]
+        self,
+        lease: Lease,
+        arrivals: list[Arrival],
+        last: int,
+        rejects: Counter[str],
+        refused: list[int],
+        *,
+        look_up: bool,
     ) -> Outcome:
-        question = ask(self.features, arrivals, monitor=self.model.monitor, partition=lease.partition, rejected=refused)
+        question = ask(
+            self.features,
+            arrivals,
+            new_above=None if look_up else lease.watermark,
+            monitor=self.model.monitor,
+            partition=lease.partition,
+            rejected=refused,
+        )
         gathered = self._store.gather(question.keys, question.sightings)
         return decide(
             self.features,
