@@ -6,8 +6,8 @@ WORKDIR /build
 RUN python -m venv /opt/fraudstream
 # The dependencies are a layer of their own: it is built again only when what is declared or pinned changes.
 COPY pyproject.toml constraints.txt ./
-RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
-        > requirements.txt \
+RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+        print(*p['dependencies'], *p['optional-dependencies']['late-labels'], sep='\n')" > requirements.txt \
     && /opt/fraudstream/bin/pip install --constraint constraints.txt --requirement requirements.txt
 RUN pip install --constraint constraints.txt hatchling
 COPY README.md LICENSE ./

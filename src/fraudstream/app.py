@@ -7,6 +7,7 @@ acknowledge last. Nothing may escape an agent: Faust acknowledges the event of a
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
 import faust
@@ -90,15 +91,27 @@ def label_role(settings: Settings, labeller: Labeller, health: Health) -> Role:
     runner = Runner(health, settings.outage_s_max)
 
     async def start(_role: Role, committed: Mapping[TP, int | None]) -> dict[TP, int]:
+        starts: dict[TP, int] = {}
+        for tp, offset in committed.items():
+            settled = await runner.call("label", lambda: True, partial(labeller.take, tp.partition))
+            assert settled is not None
+            where = start_offset(tp, offset, settled, settings.on_state_lost)
+            if where is not None:
+                starts[tp] = where
         health.partitions["label"] = sorted(tp.partition for tp in committed)
         log.info("labelling partitions %s", health.partitions["label"])
-        return {}
+        return starts
 
     async def batch(role: Role, event: EventT[Any]) -> bool:
-        tally = await runner.call("label", still_current(role, event), lambda: labeller.process(records_of(event)))
-        if tally is None:
+        records = records_of(event)
+        done = await runner.call("label", still_current(role, event), lambda: labeller.process(records))
+        if done is None:
             return False
-        health.totals.update({f"labels_{name}": n for name, n in tally.items()})
+        if done.resume_at is not None:
+            log.error("Redis is not where labels[%d] left it: it lost data", records[0].partition)
+            await resume(role, tp_of(records), records[0].offset, done.resume_at, settings.on_state_lost)
+            return False
+        health.totals.update({f"labels_{name}": n for name, n in done.tally.items()})
         return True
 
     role = _role("label", settings, health, start, batch)

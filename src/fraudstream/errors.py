@@ -17,5 +17,9 @@ class StateUnavailable(FraudstreamError):  # noqa: N818 - names a condition of t
     """The state store cannot be reached or refuses to work."""
 
 
+class StillBuilding(StateUnavailable):
+    """What is asked is there when it has been built, however long that takes: wait, and do not give up."""
+
+
 class BrokerUnavailable(FraudstreamError):  # noqa: N818 - see above
     """Kafka cannot be reached, or did not acknowledge what was published."""

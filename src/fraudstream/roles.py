@@ -13,7 +13,7 @@ from faust.types import TP, EventT
 
 from fraudstream.adapters.kafka_transport import MicroBatchTransport
 from fraudstream.core.ports import NO_OFFSET
-from fraudstream.errors import BrokerUnavailable, FraudstreamError, StateUnavailable
+from fraudstream.errors import BrokerUnavailable, FraudstreamError, StateUnavailable, StillBuilding
 from fraudstream.services.health import Health
 from fraudstream.settings import StateLost
 
@@ -69,7 +69,7 @@ class Runner:
                 away_s = time.monotonic() - began_s
                 if patience_s is not None and away_s >= patience_s and isinstance(error, StateUnavailable):
                     raise
-                if away_s > self._outage_s_max:
+                if away_s > self._outage_s_max and not isinstance(error, StillBuilding):
                     raise GivenUpError(f"{what}: given up after {away_s:.0f} s: {error}") from error
                 if what not in self._health.troubles:
                     log.warning("%s waits: %s", what, error)

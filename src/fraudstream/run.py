@@ -34,6 +34,9 @@ def worker(settings: Settings) -> int:
         roles.append(score_role(settings, parts.scorer, health, parts.guesser))
     if "label" in settings.roles:
         roles.append(label_role(settings, parts.labeller, health))
+    if parts.late_labels:
+        parts.late_labels.indexer.tell = health.teller("late labels")
+        parts.late_labels.indexer.start()
     for publisher in parts.publishers:
         publisher.stopping = lambda: any(role.app.should_stop for role in roles)
     if settings.health_file:

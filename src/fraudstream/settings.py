@@ -81,6 +81,13 @@ class RedisSettings(_Section):
     parked_labels_max: int = Field(default=1_000_000, ge=0)
 
 
+class LateLabelSettings(_Section):
+    """The index on disk of decisions that Redis has dropped; without a path there is none."""
+
+    path: Path | None = None
+    retention_days: int = Field(default=180, ge=2, le=1_000)
+
+
 class ModelSettings(_Section):
     """Which model decides: a registry directory, a name, a version or `champion`."""
 
@@ -122,6 +129,7 @@ class Settings(BaseSettings):
 
     kafka: KafkaSettings = KafkaSettings()
     redis: RedisSettings = RedisSettings()
+    late_labels: LateLabelSettings = LateLabelSettings()
     model: ModelSettings = ModelSettings()
     limits: LimitSettings = LimitSettings()
     topics: TopicSettings = TopicSettings()

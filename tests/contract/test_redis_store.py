@@ -22,7 +22,7 @@ SETTINGS = StoreSettings()
 KEYS = Keys(SETTINGS)
 # These have no time-to-live: a handful of keys that do not grow with the number of transactions.
 LASTING = (
-    "partition:", "counters", "meta", "models", "labels:parked", "decisions:generations", "partitions", "examples:due",
+    "partition:", "counters", "meta", "models", "labels:parked", "labels:settled", "decisions:generations", "partitions", "examples:due",
 )  # fmt: skip
 
 Configure = Callable[[str, str], None]
@@ -154,10 +154,10 @@ def test_a_label_for_a_dropped_decision_leaves_no_verdict(store: RedisStore, red
     """If the decision expired between look-up and join, the label is looked at again instead of making its slot anew."""
     desk = Desk(store)
     desk.process(transaction("t1"))
-    joined, _ = desk.prepare_labels(label("t1"))
+    steps = desk.prepare_labels(label("t1"))
     slot = KEYS.decision(KEYS.generation(NOON_MS), b"t1")
     redis_client.delete(slot)
-    assert store.commit_labels(joined, []) == [LabelStatus.CONFLICT]
+    assert desk.settle(steps) == []
     assert not redis_client.exists(slot)
     assert desk.label(label("t1")) == [LabelStatus.PARKED]
 
@@ -234,9 +234,9 @@ def test_a_redis_that_forgot_the_scripts_is_told_again(store: RedisStore, redis_
     redis_client.script_flush()
     assert desk.commit(outcome.commit) is CommitStatus.APPLIED
     redis_client.script_flush()
-    joined, orphans = desk.prepare_labels(label("t1"), label("t2"))
+    steps = desk.prepare_labels(label("t1"), label("t2"))
     redis_client.script_flush()
-    assert store.commit_labels(joined, orphans) == [LabelStatus.JOINED, LabelStatus.PARKED]
+    assert desk.settle(steps) == [LabelStatus.JOINED, LabelStatus.PARKED]
     redis_client.script_flush()
     assert store.decision("t1") is not None
 

@@ -403,10 +403,10 @@ def test_a_head_moved_under_a_label_is_a_conflict(store: StateStore) -> None:
     """A label whose terminal moved on since it was looked up is tried again, without a trace of the first try."""
     desk = Desk(store)
     desk.process(transaction("t1"))
-    joined, _ = desk.prepare_labels(label("t1"))
+    steps = desk.prepare_labels(label("t1"))
     desk.process(transaction("t2", at_ms=NOON_MS + 5 * HOUR_MS))
     before = look(store)
-    assert list(store.commit_labels(joined, [])) == [LabelStatus.CONFLICT]
+    assert desk.settle(steps) == []
     assert look(store) == before
     assert desk.label(label("t1")) == [LabelStatus.JOINED]
 
@@ -469,9 +469,9 @@ def test_labels_of_other_transactions_do_not_hold_a_commit_up(store: StateStore)
 def test_a_label_whose_transaction_was_decided_meanwhile_is_tried_again(store: StateStore) -> None:
     """A label that found no decision is not parked if there is one by now."""
     desk = Desk(store)
-    joined, orphans = desk.prepare_labels(label("t1"))
+    steps = desk.prepare_labels(label("t1"))
     desk.process(transaction("t1"))
-    assert list(store.commit_labels(joined, orphans)) == [LabelStatus.CONFLICT]
+    assert desk.settle(steps) == []
     assert desk.label(label("t1")) == [LabelStatus.JOINED]
 
 
@@ -489,7 +489,7 @@ def test_early_labels_do_not_wait_for_ever(open_store: StoreFactory) -> None:
     desk = Desk(open_store(StoreSettings(parked_labels_max=1, parked_ttl_ms=0)))
     assert desk.label(label("t1")) == [LabelStatus.PARKED]
     assert desk.label(label("t2")) == [LabelStatus.PARKED]
-    assert desk.store.counts() == {"labels.expired": 1}
+    assert desk.store.counts() == {"labels.expired": 1, "labels.parked": 2}
     desk.process(transaction("t1"), transaction("t2"))
     assert frauds(desk.store) == [1, 1]
     assert desk.label(label("t3")) == [LabelStatus.PARKED]

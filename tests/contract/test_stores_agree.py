@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from fraudstream.adapters.memory import MemoryStore
 from fraudstream.adapters.redis_store import RedisStore
 from fraudstream.core.engine import Outcome
-from fraudstream.core.ports import LabelCommit, Lease, StateStore
+from fraudstream.core.ports import LabelStep, Lease, StateStore
 from fraudstream.events import Label, Transaction
+from tests.support.decisions import a_decision
 from tests.support.desk import DAY_MS, EDGE_MS, FEATURES, HOUR_MS, Desk, everything, label, transaction
 from tests.support.servers import Redis
 
@@ -20,6 +21,7 @@ WORKERS = (0, 1)
 NAMES = [f"t{n}" for n in range(12)]
 CARDS = [f"c{worker}{n}" for worker in WORKERS for n in range(2)]
 TERMINALS = ["w1", "w2"]
+OLD = a_decision(event_time_ms=EDGE_MS - 90 * DAY_MS)  # what an index of late labels finds
 
 
 class Step(NamedTuple):
@@ -29,6 +31,7 @@ class Step(NamedTuple):
     verb: str
     transactions: Sequence[Transaction] = ()
     labels: Sequence[Label] = ()
+    late: bool = False
 
 
 @st.composite
@@ -49,7 +52,7 @@ def steps(draw: st.DrawFn) -> Step:
         one_label = st.builds(
             lambda name, is_fraud: label(name, is_fraud=is_fraud), st.sampled_from(NAMES), st.booleans()
         )
-        return Step(worker, verb, labels=draw(st.lists(one_label, min_size=1, max_size=4)))
+        return Step(worker, verb, labels=draw(st.lists(one_label, min_size=1, max_size=4)), late=draw(st.booleans()))
     return Step(worker, verb)
 
 
@@ -60,7 +63,7 @@ class World:
         self.store = store
         self.desks = [Desk(store, worker) for worker in WORKERS]
         self.gathered: dict[int, Outcome] = {}
-        self.looked: dict[int, tuple[list[LabelCommit], list[Label]]] = {}
+        self.looked: dict[int, list[LabelStep]] = {}
 
     def take(self, step: Step) -> Any:
         """Do a step; everything that the caller could see of it but the fence, which is the time of day."""
@@ -73,10 +76,14 @@ class World:
             outcome = self.gathered[step.worker] = desk.prepare(*step.transactions)
             return replace(outcome, commit=replace(outcome.commit, lease=replace(outcome.commit.lease, fence=0)))
         if step.verb == "look":
-            found = self.looked[step.worker] = desk.prepare_labels(*step.labels)
+            found = desk.prepare_labels(*step.labels)
+            if step.late:
+                found = [replace(one, decision=OLD, late=True) if one.decision is None else one for one in found]
+            self.looked[step.worker] = found
             return found
         if step.verb == "join":
-            return list(self.store.commit_labels(*self.looked.pop(step.worker, ([], []))))
+            # They stay under way, too: a worker that was killed before it acknowledged settles them again.
+            return desk.settle(self.looked.get(step.worker, []))
         # A commit stays under way: the next one sends it again, as a worker whose answer was lost does.
         if step.worker not in self.gathered:
             return None

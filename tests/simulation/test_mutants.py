@@ -6,7 +6,16 @@ from dataclasses import replace
 import pytest
 from faust.types import TP
 
-from fraudstream.core.ports import Commit, CommitStatus, Gathered, Sighting, StateStore
+from fraudstream.core.ports import (
+    NO_OFFSET,
+    Commit,
+    CommitStatus,
+    Gathered,
+    LabelStatus,
+    LabelStep,
+    Sighting,
+    StateStore,
+)
 from fraudstream.core.updates import apply_update
 from fraudstream.errors import FraudstreamError
 from fraudstream.events import Decision
@@ -91,6 +100,24 @@ class WholeRowClient(FlakyStore):
                 assert row is not None
                 rows.append((entity, key, row))
         return super().commit(replace(commit, rows=rows, shared=[]))
+
+
+class BlindLabelStore(ForgetfulStore):
+    """Settles labels whatever it has lost of those before them."""
+
+    def settle_labels(self, partition: int, steps: Sequence[LabelStep], *, after: int) -> list[LabelStatus] | None:
+        return super().settle_labels(partition, steps, after=NO_OFFSET)
+
+
+class RecountingStore(ForgetfulStore):
+    """Counts a label record each time it is delivered."""
+
+    def settle_labels(self, partition: int, steps: Sequence[LabelStep], *, after: int) -> list[LabelStatus] | None:
+        statuses = super().settle_labels(partition, steps, after=after)
+        kept = self._labels_settled.get(partition, NO_OFFSET)
+        if statuses and steps[len(statuses) - 1].offset < kept:
+            self._counters[f"labels.{statuses[-1].value}"] += 1
+        return statuses
 
 
 class WholeRowWorker(VirtualWorker):
@@ -190,6 +217,8 @@ MUTANTS = {
     "seeks one too far": Parts(worker=SeekTooFarWorker),
     "ack before publish": Parts(worker=HastyWorker),
     "terminals read-modify-write": Parts(worker=WholeRowWorker),
+    "labels lost unnoticed": Parts(store=BlindLabelStore),
+    "labels counted again": Parts(store=RecountingStore),
     "seek-back removed": Parts(worker=NoSeekBackWorker),
     "dedupe removed": Parts(store=NoDedupeStore),
     "first decision wins removed": Parts(store=LastWinsStore),

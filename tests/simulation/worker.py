@@ -107,7 +107,6 @@ class VirtualWorker:
         self._positions: dict[TP, int] = {}
         self._backlog = Backlog()
         self.queue: list[Batch] = []
-        self._labels_reset = False
         self._fenced = False  # the lease of the oldest batch was lost
         self.said = ""
 
@@ -135,13 +134,12 @@ class VirtualWorker:
         """Partitions assigned: leases and positions follow in the next turn."""
         self.leave()
         self.generation = self.broker.generation
-        self.assigned, self._prepared, self._labels_reset = assigned, False, False
+        self.assigned, self._prepared = assigned, False
 
     def _prepare(self) -> None:
         runs: dict[TP, OffsetRun] = {}
         for tp in self.assigned:
-            committed = self.broker.committed.get(tp)
-            start = committed
+            committed = start = self.broker.committed.get(tp)
             if tp.topic == TOPICS.transactions:
                 lease = self._take(tp.partition)
                 if lease is None:
@@ -149,6 +147,9 @@ class VirtualWorker:
                 else:
                     wanted = self.start(tp, committed, lease.watermark)
                     start = committed if wanted is None else wanted
+            else:
+                wanted = self.start(tp, committed, self.labeller.take(tp.partition))
+                start = committed if wanted is None else wanted
             if start is not None:
                 runs[tp] = OffsetRun(start, committed)
         self.runs = runs
@@ -183,8 +184,6 @@ class VirtualWorker:
             self._fetch(eager=eager)
             if self.queue:
                 self._work()
-            if self._labels_reset:
-                self._read_labels_again()
             if eager or self._rng.random() < 0.5:
                 self.commit()
         except StateUnavailable:
@@ -219,10 +218,10 @@ class VirtualWorker:
         self.said = f"{tp.topic}[{tp.partition}] {records[0].offset}..{records[-1].offset}"
         try:
             if tp.topic == TOPICS.labels:
-                self.labeller.process(records)
+                resume_at = self.labeller.process(records).resume_at
                 self.labeller.publish_due()
-                self.said += " labelled"
-                self.acknowledge(tp, records)
+                self.said += " labelled" if resume_at is None else " rewound"
+                self.acknowledge(tp, records) if resume_at is None else self.rewound(tp, resume_at)
                 return
             if self.ahead.active:
                 self._guess(tp, records)
@@ -280,19 +279,6 @@ class VirtualWorker:
     def rewound(self, tp: TP, resume_at: int) -> None:
         """The store lost data: read again from where it is."""
         self.runs[tp] = OffsetRun(resume_at, self.runs[tp].committed)
-        self._reposition()
-
-    def reset_labels(self) -> None:
-        """Somebody set the labels' group back: read from there, once the batch in work is done."""
-        self._labels_reset = True
-        if not self.busy:
-            self._read_labels_again()
-
-    def _read_labels_again(self) -> None:
-        self._labels_reset = False
-        for tp in self.assigned:
-            if tp.topic == TOPICS.labels:
-                self.runs[tp] = OffsetRun(self.broker.committed.get(tp, 0), self.broker.committed.get(tp))
         self._reposition()
 
     def _reposition(self) -> None:

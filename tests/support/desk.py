@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from fraudstream.core.census import Monitor
-from fraudstream.core.engine import Arrival, Outcome, Question, ask, decide, fraud_keys, join_labels
+from fraudstream.core.engine import Arrival, Outcome, Question, ask, decide, fraud_keys, label_updates
 from fraudstream.core.features import FeatureSet
-from fraudstream.core.ports import Commit, CommitStatus, LabelCommit, LabelStatus, Lease, StateStore
+from fraudstream.core.ports import NO_OFFSET, Commit, CommitStatus, LabelStatus, LabelStep, Lease, StateStore
 from fraudstream.events import Label, Transaction
 from fraudstream.testing import toy_model
 
@@ -64,6 +64,7 @@ class Desk:
         self.model = toy_model(features)
         self.model.monitor = monitor_of(features)
         self.lease = store.take_lease(partition)
+        self.labels_told = 0
 
     def prepare(self, *transactions: Transaction, first_offset: int | None = None) -> Outcome:
         """Gather and decide; what would have to be committed is in the outcome."""
@@ -89,20 +90,31 @@ class Desk:
         assert self.commit(outcome.commit) is CommitStatus.APPLIED
         return outcome
 
-    def prepare_labels(self, *labels: Label) -> tuple[list[LabelCommit], list[Label]]:
-        """Look for the decisions and rows of labels; what would have to be joined, and what is early."""
+    def prepare_labels(self, *labels: Label, first_offset: int | None = None) -> list[LabelStep]:
+        """Look for the decisions and rows of labels; what would have to be settled. Offsets go on by themselves."""
         decisions = self.store.gather_decisions([one.transaction_id for one in labels])
-        found = [decision for decision in decisions if decision is not None]
         wanted: dict[str, list[str]] = {}
-        for decision in found:
-            for entity, key in fraud_keys(self.features, decision):
+        for decision in decisions:
+            for entity, key in () if decision is None else fraud_keys(self.features, decision):
                 wanted.setdefault(entity.name, []).append(key)
         rows = self.store.rows(wanted)
         by_key = {name: dict(zip(keys, rows[name], strict=True)) for name, keys in wanted.items()}
-        return join_labels(self.features, labels, decisions, by_key)
+        verdicts = [(one.is_fraud, decision) for one, decision in zip(labels, decisions, strict=True)]
+        updates = label_updates(self.features, verdicts, by_key)
+        start = self.labels_told if first_offset is None else first_offset
+        self.labels_told = max(self.labels_told, start + len(labels))
+        found = zip(labels, decisions, updates, strict=True)
+        return [LabelStep(start + n, one, decision, shared) for n, (one, decision, shared) in enumerate(found)]
 
-    def label(self, *labels: Label) -> list[LabelStatus]:
-        return list(self.store.commit_labels(*self.prepare_labels(*labels)))
+    def settle(self, steps: Sequence[LabelStep]) -> list[LabelStatus]:
+        """As many as are settled before the first conflict."""
+        statuses = self.store.settle_labels(self.lease.partition, steps, after=NO_OFFSET)
+        assert statuses is not None
+        return list(statuses)
+
+    def label(self, *labels: Label, first_offset: int | None = None) -> list[LabelStatus]:
+        """Labels that meet no conflict."""
+        return self.settle(self.prepare_labels(*labels, first_offset=first_offset))
 
 
 def everything(store: StateStore, cards: Sequence[str], terminals: Sequence[str], names: Sequence[str]) -> Any:

@@ -80,7 +80,7 @@ def test_an_early_label_survives_a_crash_of_its_scorer(clock: Clock) -> None:
     assert verdicts(driver) == [("t1", True)]
 
 
-@pytest.mark.parametrize("moment", ["after commit_labels", "before publish"])
+@pytest.mark.parametrize("moment", ["after settle_labels", "before publish"])
 def test_a_crash_between_join_and_publish_loses_no_example(clock: Clock, moment: str) -> None:
     """What the dead worker had joined is published by whoever asks, once its claim has passed."""
     driver = driver_at(clock, None)

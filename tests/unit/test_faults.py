@@ -110,7 +110,7 @@ def test_of_two_verdicts_in_a_batch_the_first_counts_though_it_meets_a_conflict(
 
     def at(moment: str) -> None:
         nonlocal moved
-        if moment == "before commit_labels" and not moved:
+        if moment == "before settle_labels" and not moved:
             moved = True
             other.pipe(card_transaction(transaction_id="t2", card_id="c2", minutes=120), partition=1)
 

@@ -22,14 +22,14 @@ from fraudstream.core.ports import (
     Commit,
     CommitStatus,
     Gathered,
-    LabelCommit,
     LabelStatus,
+    LabelStep,
     Lease,
     Outgoing,
     Sighting,
 )
 from fraudstream.core.updates import SharedUpdate, apply_update
-from fraudstream.events import Decision, Label
+from fraudstream.events import Decision, Label, Rejected
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -82,6 +82,8 @@ class MemoryStore:
         self._parked_at_ms: dict[str, int] = {}
         self._parked_version = 0
         self._examples_due_ms: dict[Label, int] = {}
+        self._labels_settled: dict[int, int] = {}
+        self._late_verdicts: dict[str, tuple[bool, int]] = {}  # and when it may be forgotten
 
     @_atomic
     def take_lease(self, partition: int) -> Lease:
@@ -140,8 +142,24 @@ class MemoryStore:
         return self._read_rows(keys)
 
     @_atomic
-    def commit_labels(self, joined: Sequence[LabelCommit], orphans: Sequence[Label]) -> list[LabelStatus]:
-        return [*(self._join(item) for item in joined), *(self._park(label) for label in orphans)]
+    def labels_settled(self, partition: int) -> int:
+        return self._labels_settled.get(partition, NO_OFFSET)
+
+    @_atomic
+    def settle_labels(self, partition: int, steps: Sequence[LabelStep], *, after: int) -> list[LabelStatus] | None:
+        if self._labels_settled.get(partition, NO_OFFSET) < after:
+            return None
+        statuses: list[LabelStatus] = []
+        for step in steps:
+            status = self._settle(step)
+            if status is None:
+                break
+            statuses.append(status)
+            if step.offset > self._labels_settled.get(partition, NO_OFFSET):
+                why = f".{step.label.reason.value}" if isinstance(step.label, Rejected) else ""
+                self._counters[f"labels.{status.value}{why}"] += 1
+                self._labels_settled[partition] = step.offset
+        return statuses
 
     @_atomic
     def claim_examples(self, count: int) -> list[Label]:
@@ -231,41 +249,73 @@ class MemoryStore:
     def _stored(self, decision: Decision) -> bool:
         return self._find(decision.transaction_id, [self._keys.generation(decision.event_time_ms)]) is not None
 
-    def _join(self, item: LabelCommit) -> LabelStatus:
-        if not self._stored(item.decision):
-            return LabelStatus.CONFLICT  # dropped since it was gathered
-        verdicts, name = self._generation(item.decision).verdicts, item.label.transaction_id
+    def _settle(self, step: LabelStep) -> LabelStatus | None:
+        """How a label record ended; None if the state moved under it."""
+        if isinstance(step.label, Rejected):
+            return LabelStatus.REJECTED
+        if step.decision is None:
+            return self._park(step.label)
+        if step.late:
+            return self._join_late(step.label)
+        if not self._stored(step.decision):
+            return None  # dropped since it was gathered
+        verdicts, name = self._generation(step.decision).verdicts, step.label.transaction_id
         if name in verdicts:
-            return LabelStatus.DUPLICATE if verdicts[name] == item.label.is_fraud else LabelStatus.CHANGED
-        changed = self._after(item.shared)
+            return _again(verdicts[name], step.label)
+        changed = self._after(step.shared)
         if changed is None:
-            return LabelStatus.CONFLICT
-        self._write_shared(changed, item.shared)
-        verdicts[name] = item.label.is_fraud
-        self._examples_due_ms[replace(item.label, reason=None)] = self._clock_ms() + EXAMPLE_CLAIM_MS
+            return None
+        self._write_shared(changed, step.shared)
+        verdicts[name] = step.label.is_fraud
+        self._note_example(step.label)
         return LabelStatus.JOINED
 
-    def _park(self, label: Label) -> LabelStatus:
+    def _park(self, label: Label) -> LabelStatus | None:
         name = label.transaction_id
+        self._give_up()
         if self._find(name, list(self._generations)) is not None:
-            return LabelStatus.CONFLICT  # decided since it was looked for
-        now_ms = self._clock_ms()
-        waited_from_ms = now_ms - self._settings.parked_ttl_ms
+            return None  # decided since it was looked for
+        if name in self._parked:
+            return _again(self._parked[name].is_fraud, label)
+        if len(self._parked) >= self._settings.parked_labels_max:
+            return LabelStatus.ORPHAN
+        self._parked[name], self._parked_at_ms[name] = label, self._clock_ms()
+        self._parked_version += 1
+        return LabelStatus.PARKED
+
+    def _join_late(self, label: Label) -> LabelStatus | None:
+        name, now_ms = label.transaction_id, self._clock_ms()
+        if self._find(name, list(self._generations)) is not None:
+            return None  # read by the index between the two questions
+        held, until_ms = self._late_verdicts.get(name, (False, now_ms))
+        if until_ms > now_ms:
+            return _again(held, label)
+        ttl_ms = self._settings.late_retention_ms + self._keys.generation_ms
+        self._late_verdicts[name] = label.is_fraud, now_ms + ttl_ms
+        if name in self._parked:  # while there was no index
+            self._unpark(name)
+            self._counters["labels.expired"] += 1
+        self._note_example(label)
+        return LabelStatus.LATE
+
+    def _note_example(self, label: Label) -> None:
+        """Its example is to be published: by who joined it, or by anybody after a while."""
+        self._examples_due_ms[replace(label, reason=None)] = self._clock_ms() + EXAMPLE_CLAIM_MS
+
+    def _give_up(self) -> None:
+        """On the parked labels that have waited their time."""
+        waited_from_ms = self._clock_ms() - self._settings.parked_ttl_ms
         for waiting, _ in list(takewhile(lambda item: item[1] <= waited_from_ms, self._parked_at_ms.items())):
             self._unpark(waiting)
             self._counters["labels.expired"] += 1
-        if name in self._parked:
-            same = self._parked[name].is_fraud == label.is_fraud
-            return LabelStatus.DUPLICATE if same else LabelStatus.CHANGED
-        if len(self._parked) >= self._settings.parked_labels_max:
-            return LabelStatus.ORPHAN
-        self._parked[name], self._parked_at_ms[name] = label, now_ms
-        self._parked_version += 1
-        return LabelStatus.PARKED
 
     def _unpark(self, transaction_id: str) -> None:
         self._parked.pop(transaction_id, None)
         self._parked_at_ms.pop(transaction_id, None)
+
+
+def _again(held: bool, label: Label) -> LabelStatus:
+    return LabelStatus.DUPLICATE if held == label.is_fraud else LabelStatus.CHANGED
 
 
 class MemoryPublisher:

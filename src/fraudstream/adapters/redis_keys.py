@@ -14,6 +14,9 @@ from fraudstream.core.features import Entity, FeatureSet
 # Entries a slot is planned for. Redis walks through a slot to find an entry: 64 entries save 4 bytes a decision against
 # 16 and cost 2 to 3 µs of its CPU more. Far below `hash-max-listpack-entries` (128), where Redis would turn it into a table.
 SLOT_ENTRIES_PLANNED = 16
+# A late label's verdict is some 20 bytes, and few labels are late: several slots share a hash. Even if every label were
+# late, 64 verdicts to a hash stay below `hash-max-listpack-entries`.
+SLOTS_OF_LATE_VERDICTS = 4
 # A producer's retry may carry a new event_time; it is recognised as the same transaction within this much of the first.
 RETRY_HORIZON_MS = 3_600_000
 # Who joins a label publishes its example. If that was not settled for this long (the longest wait for Kafka and more),
@@ -31,7 +34,8 @@ class StoreSettings(Struct, frozen=True):
     `prefix` names this system's keys; `retention_ms` how long decisions are kept (event time; rounded up to whole
     generations of a fifth); `transactions_per_day` the expected volume, which sizes the slots; `parked_labels_max` how
     many labels may wait for their transaction, `parked_ttl_ms` how long: a label whose transaction was dropped with the
-    retention, or never came, must not take the room for good.
+    retention, or never came, must not take the room for good. `late_retention_ms` is that of the index of late labels:
+    the verdict on a decision of it is kept as long.
     """
 
     prefix: str = "fraudstream"
@@ -39,6 +43,7 @@ class StoreSettings(Struct, frozen=True):
     transactions_per_day: int = 1_000_000
     parked_labels_max: int = 1_000_000
     parked_ttl_ms: int = 7 * 86_400_000
+    late_retention_ms: int = 180 * 86_400_000
 
 
 def row_ttl_ms(features: FeatureSet) -> int:
@@ -60,6 +65,8 @@ class Keys:
         self.parked = prefix + b"labels:parked"
         self.parked_version = prefix + b"labels:parked:version"
         self.parked_times = prefix + b"labels:parked:times"
+        self.labels_settled = prefix + b"labels:settled"
+        self.labels_late = prefix + b"labels:late:"
         self.generations = prefix + b"decisions:generations"
         self.examples_due = prefix + b"examples:due"
         self.models = prefix + b"models"
@@ -88,6 +95,11 @@ class Keys:
     def decision(self, generation: int, transaction_id: bytes) -> bytes:
         """The key of the hash that holds, or would hold, the decision of a transaction."""
         return b"%s%d:%d" % (self.decisions, generation, zlib.crc32(transaction_id) % self.slots)
+
+    def late_verdicts(self, event_time_ms: int, transaction_id: bytes) -> bytes:
+        """The key of the hash that holds the verdict of a late label."""
+        slot = zlib.crc32(transaction_id) % max(1, self.slots // SLOTS_OF_LATE_VERDICTS)
+        return b"%s%d:%d" % (self.labels_late, self.generation(event_time_ms), slot)
 
     def generation(self, event_time_ms: int) -> int:
         return event_time_ms // self.generation_ms

@@ -15,6 +15,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from fraudstream.adapters.redis_arguments import Arguments, example, label_step, update_arguments
 from fraudstream.adapters.redis_keys import CENSUS_TTL_MS, EXAMPLE_CLAIM_MS, Keys, StoreSettings, row_ttl_ms
 from fraudstream.codec import ModelIdentity, pack_decision, unpack_decision
 from fraudstream.core.census import CENSUS
@@ -24,19 +25,17 @@ from fraudstream.core.ports import (
     Commit,
     CommitStatus,
     Gathered,
-    LabelCommit,
     LabelStatus,
+    LabelStep,
     Lease,
     Sighting,
 )
 from fraudstream.core.updates import SharedUpdate
-from fraudstream.core.windows import Layout
 from fraudstream.errors import SettingsError, StateUnavailable
 from fraudstream.events import Decision, Label
 
 P = ParamSpec("P")
 R = TypeVar("R")
-Arguments = list[Any]
 
 WARM_UP_ROWS_PER_CALL: Final = 1_000
 _read_label: Final = msgspec.msgpack.Decoder(Label).decode
@@ -190,7 +189,7 @@ class RedisStore:
             len(generations), len(models), len(commit.parked), len(commit.counts), *generations,
             *chain.from_iterable((msgspec.json.encode(identity), ref) for identity, ref in models.items()),
             *chain.from_iterable(
-                (slots[x.transaction_id], x.transaction_id, int(x.is_fraud), _example(x)) for x in commit.parked
+                (slots[x.transaction_id], x.transaction_id, int(x.is_fraud), example(x)) for x in commit.parked
             ),
             *chain.from_iterable(commit.counts.items()), *updates,
         ]  # fmt: skip
@@ -228,28 +227,26 @@ class RedisStore:
         return _by_entity(keys, entities, pipe.execute())
 
     @_unavailable
-    def commit_labels(self, joined: Sequence[LabelCommit], orphans: Sequence[Label]) -> list[LabelStatus]:
+    def labels_settled(self, partition: int) -> int:
+        self._keys_known = None  # as when a lease is taken: Redis may be another one by now
+        settled: Any = self.client.hget(self._keys.labels_settled, str(partition))
+        return NO_OFFSET if settled is None else int(settled)
+
+    @_unavailable
+    def settle_labels(self, partition: int, steps: Sequence[LabelStep], *, after: int) -> list[LabelStatus] | None:
         keys = self._keys
         arguments: Arguments = [
             self._settings.parked_labels_max, self._settings.parked_ttl_ms, self._row_ttl_ms, keys.decisions,
-            len(joined), len(orphans), EXAMPLE_CLAIM_MS,
+            self._settings.late_retention_ms + keys.generation_ms, partition, after, EXAMPLE_CLAIM_MS, len(steps),
         ]  # fmt: skip
-        for item in joined:
-            transaction_id = item.label.transaction_id.encode()
-            slot = keys.decision(keys.generation(item.decision.event_time_ms), transaction_id)
-            updates = [(entity, name, update) for entity, update in item.shared for name in update.keys]
-            arguments += (slot, transaction_id, int(item.label.is_fraud), _example(item.label), len(updates))
-            for entity, name, update in updates:
-                arguments += (self._row_prefixes[entity] + name.encode(), *_update(self._layouts[entity], update))
-        for label in orphans:
-            transaction_id = label.transaction_id.encode()
-            packed = msgspec.msgpack.encode(label)
-            arguments += (transaction_id, keys.slot(transaction_id), int(label.is_fraud), packed)
+        for step in steps:
+            arguments += label_step(step, keys, self._row_prefixes, self._layouts)
         names = [
-            keys.parked, keys.parked_version, keys.parked_times, keys.generations, keys.counters, keys.examples_due,
+            keys.parked, keys.parked_version, keys.parked_times, keys.generations, keys.counters, keys.labels_settled,
+            keys.examples_due,
         ]  # fmt: skip
         answers = self.client.evalsha(self._sha("join_labels"), len(names), *names, *arguments)
-        return [LabelStatus(_text(answer)) for answer in answers]
+        return None if answers is None else [LabelStatus(_text(answer).partition(".")[0]) for answer in answers]
 
     @_unavailable
     def claim_examples(self, count: int) -> list[Label]:
@@ -259,7 +256,7 @@ class RedisStore:
     @_unavailable
     def settle_examples(self, labels: Sequence[Label]) -> None:
         if labels:
-            self.client.zrem(self._keys.examples_due, *map(_example, labels))
+            self.client.zrem(self._keys.examples_due, *map(example, labels))
 
     @_unavailable
     def load_rows(self, entity: str, rows: Mapping[str, bytes]) -> None:
@@ -328,7 +325,7 @@ class RedisStore:
         updates: Arguments = []
         for entity, update in shared:
             place = len(updates).to_bytes(4, "big")
-            updates += _update(self._layouts[entity], update)
+            updates += update_arguments(self._layouts[entity], update)
             prefix = self._row_prefixes[entity]
             for name in update.keys:
                 key = prefix + name.encode()
@@ -362,19 +359,6 @@ class RedisStore:
         if ref not in self._models:
             self._load_models()
         return self._models[ref]
-
-
-def _update(layout: Layout, update: SharedUpdate) -> Arguments:
-    tokens = list(chain.from_iterable((b"INCRBY", kind, at, amount) for kind, at, amount in update.adds))
-    return [
-        update.heads_seen, update.heads, layout.heads_bytes - 1, layout.row_bytes, len(update.clears), len(tokens),
-        *chain.from_iterable(update.clears), *tokens,
-    ]  # fmt: skip
-
-
-def _example(label: Label) -> bytes:
-    """What is kept of a label until its example is published; the same label gives the same bytes."""
-    return msgspec.msgpack.encode(msgspec.structs.replace(label, reason=None))
 
 
 def _by_entity(

@@ -1,4 +1,4 @@
-"""`fraudstream doctor`, `fraudstream decision` and `fraudstream warm-up`: look into a running system, and prepare it."""
+"""`fraudstream doctor`, `decision`, `labels` and `warm-up`: look into a running system, and prepare it."""
 
 import sys
 from pathlib import Path
@@ -16,6 +16,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command()(doctor)
     app.command()(decision)
+    app.command()(labels)
     app.command(name="warm-up")(warm_up)
 
 
@@ -82,6 +83,32 @@ def decision(
         typer.echo(f"fraudstream: no stored decision for {transaction_id}", err=True)
         sys.exit(1)
     typer.echo(msgspec.json.format(codec.encode_decision(found), indent=2).decode())
+
+
+def labels(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Tell how the labels ended: joined, early, late, duplicate, changed, orphan, refused.
+
+    The counts are exact: each label record counts once, however often it is delivered.
+
+    Example:
+
+      fraudstream labels --json
+    """
+    from fraudstream.core.features import FeatureSet  # noqa: PLC0415 - keeps --help fast
+    from fraudstream.core.outcomes import AFTERWARDS, WAYS, label_outcomes  # noqa: PLC0415 - as above
+    from fraudstream.services import startup  # noqa: PLC0415 - as above
+
+    store = startup.open_store(settings.load(), FeatureSet.default())
+    outcomes = label_outcomes(store.counts())
+    store.close()
+    if as_json:
+        typer.echo(msgspec.json.encode(outcomes).decode())
+        return
+    typer.echo(f"{outcomes['told']:>12,} labels")
+    for way, meaning in (WAYS | AFTERWARDS).items():
+        typer.echo(f"{outcomes[way]:>12,} {way:10} {meaning}")
 
 
 def warm_up(

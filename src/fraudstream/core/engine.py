@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from fraudstream.core.census import CENSUS, Monitor, Seen
 from fraudstream.core.features import Columns, Entity, FeatureSet, keys_of
-from fraudstream.core.ports import Commit, Gathered, LabelCommit, Lease, Model, Scores, Sighting
+from fraudstream.core.ports import Commit, Gathered, Lease, Model, Scores, Sighting
 from fraudstream.core.updates import SharedUpdate, apply_update, shared_updates
 from fraudstream.core.windows import IntArray, Observed, States, add_frauds
 from fraudstream.events import Action, Contribution, Decision, Example, Label, Transaction
@@ -129,7 +129,8 @@ def decide(
             lease=lease,
         )
     tally = Counter(counts)
-    tally.update({"decided": len(decided), "duplicates": duplicates})
+    parked = [label for label in labels if label is not None]
+    tally.update({"decided": len(decided), "duplicates": duplicates, "labels.early": len(parked)})
     tally.update({f"action.{action}": n for action, n in Counter(d.action for d in decided).items()})
     last = max(watermark, lease.watermark)
     # A decision of ours past the lease's watermark: this batch was applied, its answer lost. What is left of it may only
@@ -141,7 +142,7 @@ def decide(
         decisions=decided,
         rows=rows,
         shared=shared,
-        parked=[label for label in labels if label is not None],
+        parked=parked,
         parked_version=gathered.parked_version,
         counts={name: n for name, n in tally.items() if n},
         census=census,
@@ -149,36 +150,33 @@ def decide(
     return Outcome(decided, repeated, duplicates, commit)
 
 
-def join_labels(
+def label_updates(
     features: FeatureSet,
-    labels: Sequence[Label],
-    decisions: Sequence[Decision | None],
+    verdicts: Sequence[tuple[bool, Decision | None]],
     rows: Mapping[str, Mapping[str, bytes | None]],
-) -> tuple[list[LabelCommit], list[Label]]:
-    """Pair labels with their decisions: the fraud counts to add, and the labels that have no decision yet.
+) -> list[list[tuple[str, SharedUpdate]]]:
+    """The fraud counts to add for each label: (is it fraud?, its decision if the store has it).
 
     `rows` holds the gathered rows by entity and key, for every entity with fraud windows.
     """
-    joined, orphans = [], []
+    found: list[list[tuple[str, SharedUpdate]]] = []
     # Joined one after the other, so a label expects its key's heads as the labels before it leave them.
     latest = {name: dict(of_entity) for name, of_entity in rows.items()}
-    for label, decision in zip(labels, decisions, strict=True):
-        if decision is None:
-            orphans.append(label)
-            continue
+    for is_fraud, decision in verdicts:
         shared: list[tuple[str, SharedUpdate]] = []
-        if label.is_fraud:
-            for entity, key in fraud_keys(features, decision):
-                row = latest[entity.name].get(key)
-                states = States.from_rows(entity.layout, [row])
-                first, when, one = np.zeros(1, np.int64), np.array([decision.event_time_ms]), np.ones(1, np.int64)
-                add_frauds(states, first, when)
-                updates = shared_updates([key], [row], states, first, when, amounts_minor=None, frauds=one)
-                for update in updates:
-                    shared.append((entity.name, update))
-                    latest[entity.name][key] = apply_update(row, entity.layout, update)
-        joined.append(LabelCommit(label, decision, shared))
-    return joined, orphans
+        found.append(shared)
+        if decision is None or not is_fraud:
+            continue
+        for entity, key in fraud_keys(features, decision):
+            row = latest[entity.name].get(key)
+            states = States.from_rows(entity.layout, [row])
+            first, when, one = np.zeros(1, np.int64), np.array([decision.event_time_ms]), np.ones(1, np.int64)
+            add_frauds(states, first, when)
+            updates = shared_updates([key], [row], states, first, when, amounts_minor=None, frauds=one)
+            for update in updates:
+                shared.append((entity.name, update))
+                latest[entity.name][key] = apply_update(row, entity.layout, update)
+    return found
 
 
 def example_of(decision: Decision, label: Label) -> Example:

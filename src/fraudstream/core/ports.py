@@ -16,7 +16,7 @@ from msgspec import Struct
 from fraudstream.core.census import Monitor
 from fraudstream.core.updates import SharedUpdate
 from fraudstream.core.windows import FloatArray
-from fraudstream.events import Contribution, Decision, Label
+from fraudstream.events import Contribution, Decision, Label, Rejected
 
 NO_OFFSET = -1  # watermark of a partition of which nothing was applied yet
 
@@ -82,23 +82,31 @@ class CommitStatus(Enum):
 
 
 @dataclass(frozen=True)
-class LabelCommit:
-    """One label to join with its decision: the fraud counts to add, once."""
+class LabelStep:
+    """One record of a partition of labels, to be settled.
 
-    label: Label
-    decision: Decision
-    shared: Sequence[tuple[str, SharedUpdate]]
+    With a `decision` the label is joined, and `shared` are the fraud counts to add, once; `late` if the decision came from
+    an index and not from the store, which then only keeps the verdict. Without one it is parked. A rejected record is
+    only counted.
+    """
+
+    offset: int
+    label: Label | Rejected
+    decision: Decision | None = None
+    shared: Sequence[tuple[str, SharedUpdate]] = ()
+    late: bool = False
 
 
 class LabelStatus(Enum):
-    """How joining a label ended."""
+    """How a label record ended."""
 
     JOINED = "joined"
     PARKED = "parked"  # its transaction was not decided yet
+    LATE = "late"  # joined with a decision that the store has dropped
     DUPLICATE = "duplicate"  # the same verdict again
     CHANGED = "changed"  # another verdict than the first: counted, the first one stands
     ORPHAN = "orphan"  # no decision, and no room to wait for it
-    CONFLICT = "conflict"  # gather again
+    REJECTED = "rejected"  # no label
 
 
 class StateStore(Protocol):
@@ -127,12 +135,20 @@ class StateStore(Protocol):
     def rows(self, keys: Mapping[str, Sequence[str]]) -> Mapping[str, Sequence[bytes | None]]:
         """Rows alone."""
 
-    def commit_labels(self, joined: Sequence[LabelCommit], orphans: Sequence[Label]) -> Sequence[LabelStatus]:
-        """Join labels with their decisions and park those without one; a status each, joined first."""
+    def labels_settled(self, partition: int) -> int:
+        """The offset up to which the records of a partition of labels were settled."""
+
+    def settle_labels(self, partition: int, steps: Sequence[LabelStep], *, after: int) -> Sequence[LabelStatus] | None:
+        """Settle records of one partition of labels in their order, each an atomic step with its counter.
+
+        A status for each that was settled: fewer than were asked for if the state had moved under the next one (gather
+        again for what is left). A record settled before, as after a redelivery, is not counted again. None, and nothing
+        done, if the store does not know that `after` was settled: it lost data, and the labels since have to be read again.
+        """
 
     def claim_examples(self, count: int) -> Sequence[Label]:
         """Labels that are joined but whose example nobody is known to have published: up to `count`, claimed for a
-        while, so that of several label workers one publishes them. `commit_labels` leaves them to its caller as long.
+        while, so that of several label workers one publishes them. `settle_labels` leaves them to its caller as long.
         """
 
     def settle_examples(self, labels: Sequence[Label]) -> None:
@@ -163,6 +179,16 @@ class Scores:
     def alone(cls, champion: FloatArray) -> "Scores":
         """The champion decides by itself."""
         return cls(champion, champion)
+
+
+class DecisionIndex(Protocol):
+    """Decisions that the state store has dropped."""
+
+    def find(self, transaction_ids: Sequence[str]) -> Sequence[Decision | None]:
+        """The decisions of transactions, the one of the earliest event time if there are two.
+
+        Raises `StateUnavailable`, and `StillBuilding` while "there is none" cannot be told from "not read yet".
+        """
 
 
 class Model(Protocol):

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from fraudstream.core.outcomes import AFTERWARDS, WAYS, label_outcomes
 from fraudstream.demo.tally import Tally, percentiles
 
 
@@ -11,6 +12,7 @@ def summary(tally: Tally, counts: Mapping[str, int], *, began_ms: int, interrupt
     dead_lettered = sum(tally.rejects.values())
     duplicates = counts.get("duplicates", 0)
     first = tally.first_decision_at_ms
+    labels = {"produced": tally.labels, **label_outcomes(counts)}
     return {
         "produced": tally.produced,
         "decided": tally.decided,
@@ -23,10 +25,20 @@ def summary(tally: Tally, counts: Mapping[str, int], *, began_ms: int, interrupt
         "actions": dict(tally.actions),
         "record_to_alert_ms": percentiles(tally.alert_ms),
         "record_to_decision_ms": percentiles(tally.decision_ms),
-        "start_to_first_decision_s": None if first is None else round((first - began_ms) / 1000, 1),
+        "start_to_first_decision_s": _seconds(began_ms, first),
         "decisions_per_second_highest": max(tally.per_second.values(), default=0),
+        "labels": {**labels, "unaccounted": labels["produced"] - labels["told"]},
+        "examples": tally.examples,
+        "log_loss": {name: None if loss is None else round(loss, 5) for name, loss in tally.log_loss.items()},
+        "model_events": dict(tally.model_events),
+        "drift_began": tally.drift_began_at_ms is not None,
+        "drift_alarm_after_s": _seconds(tally.drift_began_at_ms, tally.drift_alarm_at_ms),
         "interrupted": interrupted,
     }
+
+
+def _seconds(begin_ms: int | None, end_ms: int | None) -> float | None:
+    return None if begin_ms is None or end_ms is None else round((end_ms - begin_ms) / 1000, 1)
 
 
 def told(outcome: Mapping[str, Any]) -> str:
@@ -48,5 +60,20 @@ def told(outcome: Mapping[str, Any]) -> str:
         f"record to alert    p50 {alert['p50']} ms  p95 {alert['p95']} ms  p99 {alert['p99']} ms",
         f"record to decision p50 {decision['p50']} ms  p95 {decision['p95']} ms  p99 {decision['p99']} ms",
         f"first decision {outcome['start_to_first_decision_s']} s after the start; dead letters: {rejects}",
+        *_learning(outcome),
     ]
     return "\n".join(lines)
+
+
+def _learning(outcome: Mapping[str, Any]) -> list[str]:
+    labels, loss = outcome["labels"], outcome["log_loss"]
+    ways = ", ".join(f"{way} {labels[way]:,}" for way in (*WAYS, *AFTERWARDS) if labels[way]) or "none"
+    lost = f" + UNACCOUNTED {labels['unaccounted']:,}" if labels["unaccounted"] else ""
+    lines = [f"labels {labels['produced']:,}: {ways}{lost}; examples {outcome['examples']:,}"]
+    if outcome["examples"]:
+        figures = ", ".join(f"{name} {value:.4f}" for name, value in loss.items())
+        lines.append(f"log-loss under late labels (lower is better): {figures}")
+    if outcome["drift_began"]:
+        after = outcome["drift_alarm_after_s"]
+        lines.append("drift: " + (f"alarmed {after} s after it began" if after is not None else "began, not alarmed"))
+    return lines

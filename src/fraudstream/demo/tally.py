@@ -1,5 +1,6 @@
 """What the demo has seen on the topics, and what that adds up to. Pure: told by the watcher, asked by the view."""
 
+import math
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,15 +8,24 @@ from typing import Any, Final
 
 import numpy as np
 
+from fraudstream.events import Example, ModelEvent, ModelEventKind
+
 ALERTS_SHOWN_MAX: Final = 12
+EVENTS_SHOWN_MAX: Final = 5
 RATE_SECONDS_SHOWN: Final = 60
 # Transactions whose answer is still awaited; at 1,000 a second that is far more than are ever under way.
 WAITING_MAX: Final = 200_000
+# A score of exactly 0 or 1 would make one mistake infinitely expensive.
+PROBABILITY_MIN: Final = 1e-6
+SCORES: Final = ("champion", "online", "decided")
 
 
 @dataclass
 class Tally:
-    """Counts, latencies and verdicts of one run. Times in milliseconds since the epoch, latencies in milliseconds."""
+    """Counts, latencies and verdicts of one run. Times in milliseconds since the epoch, latencies in milliseconds.
+
+    `truth` is the verdict on each transaction; `drift_begins_with` the first transaction of the scheduled drift.
+    """
 
     truth: Mapping[str, bool] = field(default_factory=dict)
     produced: int = 0
@@ -29,13 +39,25 @@ class Tally:
     alert_ms: list[int] = field(default_factory=list)
     per_second: dict[int, int] = field(default_factory=dict)
     first_decision_at_ms: int | None = None
+    labels: int = 0
+    examples: int = 0
+    log_loss_sums: dict[str, float] = field(default_factory=lambda: dict.fromkeys(SCORES, 0.0))
+    model_events: Counter[str] = field(default_factory=Counter)
+    latest_model_events: deque[tuple[int, str]] = field(default_factory=lambda: deque(maxlen=EVENTS_SHOWN_MAX))
+    drift_begins_with: str | None = None
+    drift_began_at_ms: int | None = None
+    drift_alarm_at_ms: int | None = None
     _arrived: dict[str, int] = field(default_factory=dict)
     _alerted: set[str] = field(default_factory=set)
     _decided: set[str] = field(default_factory=set)
+    _learned: set[str] = field(default_factory=set)
+    _events: set[str] = field(default_factory=set)
 
     def saw_transaction(self, transaction_id: str | None, at_ms: int) -> None:
         """A record was appended to `transactions`; `transaction_id` None if it has no readable one."""
         self.produced += 1
+        if transaction_id is not None and transaction_id == self.drift_begins_with:
+            self.drift_began_at_ms = self.drift_began_at_ms or at_ms
         if not transaction_id or transaction_id in self._arrived or transaction_id in self._decided:
             return
         if len(self._arrived) < WAITING_MAX:
@@ -77,6 +99,39 @@ class Tally:
     def saw_dead_letter(self, reason: str) -> None:
         """A record was refused."""
         self.rejects[reason] += 1
+
+    def saw_label(self) -> None:
+        """A record was appended to `labels`."""
+        self.labels += 1
+
+    def saw_example(self, example: Example) -> None:
+        """A decision met its verdict: what each model had said about it, before anybody knew."""
+        if example.transaction_id in self._learned:
+            return
+        self._learned.add(example.transaction_id)
+        self.examples += 1
+        scores = {"champion": example.champion_score, "decided": example.score}
+        # Before its first example the online model says nothing; the champion's word is taken for it.
+        scores["online"] = example.champion_score if example.online_score is None else example.online_score
+        for name, score in scores.items():
+            right = score if example.is_fraud else 1.0 - score
+            self.log_loss_sums[name] -= math.log(max(right, PROBABILITY_MIN))
+
+    def saw_model_event(self, event: ModelEvent, at_ms: int) -> None:
+        """Drift, a freeze, ... began, ended or happened."""
+        if event.event_id in self._events:
+            return
+        self._events.add(event.event_id)
+        self.model_events[f"{event.kind.value} {event.state}"] += 1
+        self.latest_model_events.append((at_ms, event.message))
+        began = self.drift_began_at_ms
+        if event.kind is ModelEventKind.DRIFT and event.state == "began" and began is not None:
+            self.drift_alarm_at_ms = self.drift_alarm_at_ms or at_ms
+
+    @property
+    def log_loss(self) -> dict[str, float | None]:
+        """Mean log-loss of the champion's scores, the online model's and those that decided, over all examples."""
+        return {name: total / self.examples if self.examples else None for name, total in self.log_loss_sums.items()}
 
     @property
     def verdicts(self) -> dict[str, int]:

@@ -8,6 +8,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from fraudstream.core.outcomes import label_outcomes
 from fraudstream.demo.tally import Tally, percentiles
 
 _BARS: Final = "▁▂▃▄▅▆▇█"
@@ -16,7 +17,7 @@ _ACTION_STYLE: Final = {"block": "bold red", "review": "yellow"}
 
 def render(tally: Tally, counts: Mapping[str, int], *, now_ms: int, phase: str) -> RenderableType:
     """The whole screen. `counts` are the worker's own counters."""
-    return Group(_head(tally, counts, now_ms, phase), _alerts(tally), _rejects(tally))
+    return Group(_head(tally, counts, now_ms, phase), _alerts(tally), _learning(tally, counts), _rejects(tally))
 
 
 def spark(values: list[int]) -> str:
@@ -64,6 +65,19 @@ def _alerts(tally: Tally) -> Panel:
             "; ".join(reason["text"] for reason in alert["reasons"]),
         )
     return Panel(table, title="alerts, newest first", title_align="left")
+
+
+def _learning(tally: Tally, counts: Mapping[str, int]) -> Panel:
+    labels = label_outcomes(counts)
+    ways = "   ".join(f"{way} {labels[way]:,}" for way in ("joined", "waiting", "duplicate", "changed", "late"))
+    loss = "   ".join(f"{name} {_loss(value)}" for name, value in tally.log_loss.items())
+    lines = [f"labels {tally.labels:,}   {ways}   examples {tally.examples:,}", f"log-loss   {loss}"]
+    events = [Text(message, style="magenta") for _, message in reversed(tally.latest_model_events)]
+    return Panel(Group(*lines, *events), title="labels, learning, drift", title_align="left")
+
+
+def _loss(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
 
 
 def _rejects(tally: Tally) -> Panel:

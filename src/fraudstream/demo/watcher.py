@@ -2,11 +2,12 @@
 
 import json
 import threading
+from collections.abc import Callable
 from typing import Final
 
 from confluent_kafka import Consumer, Message, TopicPartition
 
-from fraudstream.codec import read_dead_letter
+from fraudstream.codec import decode_example, decode_model_event, read_dead_letter
 from fraudstream.demo.tally import Tally
 from fraudstream.topics import TOPICS
 
@@ -15,9 +16,17 @@ WAIT_S: Final = 0.1
 
 
 class Watcher:
-    """A thread that consumes `transactions`, `decisions`, `alerts` and the dead letters from their beginning."""
+    """A thread that consumes the topics from their beginning (of the dead letters, those of transactions)."""
 
     def __init__(self, bootstrap_servers: str, tally: Tally) -> None:
+        self._tell_of: dict[str, Callable[[bytes, int], None]] = {
+            TOPICS.transactions: lambda value, at_ms: tally.saw_transaction(_transaction_id(value), at_ms),
+            TOPICS.decisions: lambda value, at_ms: tally.saw_decision(json.loads(value), at_ms),
+            TOPICS.alerts: lambda value, at_ms: tally.saw_alert(json.loads(value), at_ms),
+            TOPICS.labels: lambda _, __: tally.saw_label(),
+            TOPICS.examples: lambda value, _: tally.saw_example(decode_example(value)),
+            TOPICS.model_events: lambda value, at_ms: tally.saw_model_event(decode_model_event(value), at_ms),
+        }
         self._tally = tally
         self._stopping = threading.Event()
         self._consumer = Consumer(
@@ -30,7 +39,7 @@ class Watcher:
                 "log_level": 0,
             }
         )
-        topics = (TOPICS.transactions, TOPICS.decisions, TOPICS.alerts, TOPICS.transactions_dead_letter)
+        topics = (*self._tell_of, TOPICS.transactions_dead_letter)
         known = self._consumer.list_topics(timeout=10).topics
         self._consumer.assign([TopicPartition(t, p, 0) for t in topics for p in known[t].partitions])
         self._thread = threading.Thread(target=self._run, name="watcher", daemon=True)
@@ -50,17 +59,12 @@ class Watcher:
                 self._tell(message)
 
     def _tell(self, message: Message) -> None:
-        at_ms = message.timestamp()[1]
-        topic, value = message.topic(), message.value() or b""
-        if topic == TOPICS.transactions:
-            self._tally.saw_transaction(_transaction_id(value), at_ms)
-        elif topic == TOPICS.decisions:
-            self._tally.saw_decision(json.loads(value), at_ms)
-        elif topic == TOPICS.alerts:
-            self._tally.saw_alert(json.loads(value), at_ms)
-        else:
+        topic = message.topic()
+        if topic == TOPICS.transactions_dead_letter:
             letter = read_dead_letter(message.headers())  # type: ignore[arg-type] # confluent types header values loosely
             self._tally.saw_dead_letter(letter.reason if letter else "unknown")
+        elif topic is not None:
+            self._tell_of[topic](message.value() or b"", message.timestamp()[1])
 
 
 def _transaction_id(value: bytes) -> str | None:

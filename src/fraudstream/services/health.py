@@ -55,6 +55,17 @@ class Health:
         standing = {f"{name} stands still": check() for name, check in self.checks.items()}
         return self.troubles | {name: f"{name}: {'; '.join(found)}" for name, found in standing.items() if found}
 
+    def teller(self, what: str) -> Callable[[str | None], None]:
+        """For a part that works beside the roles: told what it waits for, and None when it goes on."""
+
+        def tell(trouble: str | None) -> None:
+            if trouble is None:
+                self.troubles.pop(what, None)
+            else:
+                self.troubles[what] = f"{what}: {trouble}"
+
+        return tell
+
     def write(self, path: Path) -> None:
         """Replace the file in one step, so that a reader never sees half a status."""
         scratch = path.with_name(f".{path.name}.{os.getpid()}")

@@ -15,6 +15,7 @@ from fraudstream.models.champion import OnnxModel
 from fraudstream.models.registry import Registry
 from fraudstream.services.degraded import Guesser
 from fraudstream.services.labelling import Labeller
+from fraudstream.services.late_labels import LateLabels, open_late_labels
 from fraudstream.services.scoring import Scorer
 from fraudstream.settings import RedisSettings, Settings
 from fraudstream.topics import Topics
@@ -34,9 +35,12 @@ class Parts:
     scorer: Scorer
     labeller: Labeller
     guesser: Guesser | None
+    late_labels: LateLabels | None = None
 
     def close(self) -> None:
         """Wait for what is under way and give connections back."""
+        if self.late_labels:
+            self.late_labels.close()
         for publisher in self.publishers:
             publisher.close()
         self.store.close()
@@ -82,6 +86,8 @@ def check_broker(settings: Settings) -> None:
     topics = settings.topics
     needed = {"score": [topics.transactions, topics.alerts, topics.transactions_dead_letter]}
     needed["label"] = [topics.labels, topics.labels_dead_letter, topics.examples]
+    if settings.late_labels.path:
+        needed["label"].append(topics.decisions)
     if settings.publish_decisions:
         needed["score"].append(topics.decisions)
     missing = kafka_admin.missing(settings.kafka.client(), [name for role in settings.roles for name in needed[role]])
@@ -110,7 +116,9 @@ def build(settings: Settings) -> Parts:
         limits=limits,
         publish_decisions=settings.publish_decisions,
     )
-    labeller = Labeller(features, store, label_out, clock_ms=now_ms, topics=topics, limits=limits)
+    late_labels = open_late_labels(settings)
+    late = late_labels.indexer if late_labels else None
+    labeller = Labeller(features, store, label_out, clock_ms=now_ms, topics=topics, limits=limits, late=late)
     guesser = None
     if settings.on_state_unavailable == "score-degraded":
         guesser = Guesser(
@@ -122,7 +130,7 @@ def build(settings: Settings) -> Parts:
             limits=limits,
             publish_decisions=settings.publish_decisions,
         )
-    return Parts(features, model, store, (score_out, label_out, guess_out), scorer, labeller, guesser)
+    return Parts(features, model, store, (score_out, label_out, guess_out), scorer, labeller, guesser, late_labels)
 
 
 def now_ms() -> int:

@@ -108,6 +108,7 @@ class Driver:
         self.now_ms = EPOCH_MS
         self.log: dict[int, list[FakeRecord]] = {}
         self.committed: dict[int, int] = {}
+        self._labels = 0  # sent so far: the next one's offset
         self._reached: StateStore = FlakyStore(self.store, at) if at else self.store
         self._outlet: Publisher = FlakyBroker(self.publisher, at) if at else self.publisher
         self._scorer = self._start()
@@ -167,7 +168,7 @@ class Driver:
     def label_all(self, *verdicts: tuple[str, bool], minutes: float = 0.0, source: str = "chargeback") -> None:
         """Send labels, (transaction id, is it fraud?) each, as one micro-batch."""
         records = []
-        for offset, (transaction_id, is_fraud) in enumerate(verdicts):
+        for transaction_id, is_fraud in verdicts:
             value = {
                 "transaction_id": transaction_id,
                 "is_fraud": is_fraud,
@@ -175,7 +176,8 @@ class Driver:
                 "source": source,
             }
             key = transaction_id.encode()
-            records.append(FakeRecord(TOPICS.labels, 0, offset, self.now_ms, key, json.dumps(value).encode()))
+            records.append(FakeRecord(TOPICS.labels, 0, self._labels, self.now_ms, key, json.dumps(value).encode()))
+            self._labels += 1
         self._labeller.process(records)
 
     def crash(self) -> None:

@@ -16,8 +16,8 @@ from fraudstream.core.ports import (
     Commit,
     CommitStatus,
     Gathered,
-    LabelCommit,
     LabelStatus,
+    LabelStep,
     Lease,
     Outgoing,
     Publisher,
@@ -96,8 +96,11 @@ class FlakyStore:
     def rows(self, keys: Mapping[str, Sequence[str]]) -> Mapping[str, Sequence[bytes | None]]:
         return self._around("rows", lambda: self._store.rows(keys))
 
-    def commit_labels(self, joined: Sequence[LabelCommit], orphans: Sequence[Label]) -> Sequence[LabelStatus]:
-        return self._around("commit_labels", lambda: self._store.commit_labels(joined, orphans))
+    def labels_settled(self, partition: int) -> int:
+        return self._around("labels_settled", lambda: self._store.labels_settled(partition))
+
+    def settle_labels(self, partition: int, steps: Sequence[LabelStep], *, after: int) -> Sequence[LabelStatus] | None:
+        return self._around("settle_labels", lambda: self._store.settle_labels(partition, steps, after=after))
 
     def claim_examples(self, count: int) -> Sequence[Label]:
         return self._around("claim_examples", lambda: self._store.claim_examples(count))
