@@ -15,9 +15,19 @@ from faust.types import TP, EventT
 
 from fraudstream.adapters.faust_worker import faust_settings
 from fraudstream.adapters.kafka_transport import MicroBatchTransport
-from fraudstream.errors import FraudstreamError
 from fraudstream.outage import Outage
-from fraudstream.roles import Role, Runner, end, records_of, resume, start_offset, still_current, tp_of
+from fraudstream.roles import (
+    Role,
+    Runner,
+    end,
+    or_end,
+    records_of,
+    resume,
+    skip_expired,
+    start_offset,
+    still_current,
+    tp_of,
+)
 from fraudstream.services.degraded import Guesser
 from fraudstream.services.health import Health
 from fraudstream.services.labelling import Labeller
@@ -145,12 +155,13 @@ def _role(
     )
 
     async def assigned(committed: Mapping[TP, int | None]) -> dict[TP, int]:
-        try:
-            starts: dict[TP, int] = await start(role, committed)
-        except FraudstreamError as error:
-            await end(role, error)
-            raise
+        starts: dict[TP, int] = await or_end(role, start(role, committed))
         return starts
+
+    async def expired(tp: TP, wanted: int, first: int, log_end: int) -> None:
+        health.totals["expired"] += await or_end(
+            role, skip_expired(tp, wanted, first, log_end, settings.on_offsets_expired)
+        )
 
     transport = MicroBatchTransport(
         app,
@@ -158,6 +169,7 @@ def _role(
         batches_open_max=BATCHES_OPEN_MAX,
         fetch_wait_max_ms=kafka.fetch_wait_max_ms,
         on_assigned=assigned,
+        on_expired=expired,
     )
     app.transport = transport
     role = Role(name, app, transport)

@@ -1,5 +1,6 @@
 """Logging: one line an event, for people or as JSON for a collector. Payloads are never logged."""
 
+import asyncio
 import json
 import logging
 import sys
@@ -34,7 +35,10 @@ class OnceOnly(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
-        return not isinstance(error, FraudstreamError) and _CRASH_FOLLOWS not in str(record.msg)
+        # An end cancels the agents: Faust takes that for a crash of theirs.
+        return not isinstance(error, FraudstreamError | asyncio.CancelledError) and _CRASH_FOLLOWS not in str(
+            record.msg
+        )
 
 
 class Seldom(logging.Filter):

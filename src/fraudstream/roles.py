@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar, cast
@@ -15,7 +15,7 @@ from fraudstream.adapters.kafka_transport import MicroBatchTransport
 from fraudstream.core.ports import NO_OFFSET
 from fraudstream.errors import BrokerUnavailable, FraudstreamError, StateUnavailable, StillBuilding
 from fraudstream.services.health import Health
-from fraudstream.settings import StateLost
+from fraudstream.settings import OffsetsExpired, StateLost
 
 log = logging.getLogger("fraudstream.worker")
 R = TypeVar("R")
@@ -31,6 +31,10 @@ class StateLostError(FraudstreamError):
 
 class GivenUpError(FraudstreamError):
     """Redis or Kafka stayed away longer than the limit."""
+
+
+class OffsetsExpiredError(FraudstreamError):
+    """The broker no longer holds what was to be read next."""
 
 
 class StalledError(FraudstreamError):
@@ -102,6 +106,27 @@ def start_offset(tp: TP, committed: int | None, watermark: int, policy: StateLos
     return 0 if policy == "replay" else None
 
 
+async def skip_expired(tp: TP, wanted: int, first: int, log_end: int, policy: OffsetsExpired) -> int:
+    """How many records are lost where the broker holds only the offsets from `first` below `log_end`.
+
+    Raises `OffsetsExpiredError` unless the policy says to go on.
+    """
+    where = f"{tp.topic}[{tp.partition}]"
+    if wanted < first:
+        lost, what = first - wanted, f"offsets {wanted} to {first - 1} of {where} were deleted before they were read"
+    else:
+        lost, what = (
+            0,
+            f"{where} ends at offset {log_end}, and was read up to {wanted}: its log was cut, or it was made anew",
+        )
+    if policy == "stop":
+        raise OffsetsExpiredError(
+            f"{what}; restore them, or set FRAUDSTREAM_ON_OFFSETS_EXPIRED=earliest to go on at offset {first}"
+        )
+    log.error("%s: read on at offset %d", what, first)
+    return lost
+
+
 async def resume(role: Role, tp: TP, first: int, resume_at: int, policy: StateLost) -> None:
     """Read on where the store needs it, or as the policy says if it knows nothing of the partition any more.
 
@@ -126,6 +151,15 @@ def tp_of(records: list[Any]) -> TP:
 def still_current(role: Role, event: EventT[Any]) -> Callable[[], bool]:
     """A question for `Runner.call`: does the event still have to be worked on, here?"""
     return lambda: role.transport.is_current(event) and not role.app.should_stop
+
+
+async def or_end(role: Role, work: Awaitable[R]) -> R:
+    """The result of `work`; an error that a person has to act on ends the worker."""
+    try:
+        return await work
+    except FraudstreamError as error:
+        await end(role, error)
+        raise
 
 
 async def end(role: Role, error: Exception) -> None:

@@ -31,6 +31,7 @@ _OTHER_VARIABLES: Final = frozenset({CONFIG_VARIABLE, PREFIX + "DATA"})
 
 Role = Literal["score", "label"]
 StateLost = Literal["stop", "accept", "replay"]
+OffsetsExpired = Literal["stop", "earliest"]
 StateUnavailablePolicy = Literal["wait", "score-degraded"]
 
 
@@ -139,6 +140,7 @@ class Settings(BaseSettings):
     outage_s_max: float = Field(default=300.0, ge=1)
     stalled_s_max: float = Field(default=300.0, ge=1)
     on_state_lost: StateLost = "stop"
+    on_offsets_expired: OffsetsExpired = "stop"
     on_state_unavailable: StateUnavailablePolicy = "wait"
     degraded_after_s: float = Field(default=5.0, ge=0, le=600)
     health_file: Path | None = None

@@ -1,6 +1,7 @@
 """What is away comes back: Redis and Kafka stopped, restarted, emptied under a worker that runs."""
 
 import json
+import re
 import signal
 import time
 from collections import Counter
@@ -12,6 +13,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import redis
+from confluent_kafka import OFFSET_END, TopicPartition
+from confluent_kafka.admin import AdminClient
 from tests.support.kafka import consume, produce
 from tests.support.servers import Kafka
 from tests.support.system import System, Worker, read_all, system
@@ -238,6 +241,45 @@ def test_a_worker_whose_broker_hangs_is_unready_and_then_ends_itself(
     assert [line for line in lines[1:] if "worker is cut short" not in line] == []
 
 
+@pytest.mark.parametrize("policy", ["stop", "earliest"])
+def test_records_that_were_deleted_before_they_were_read_are_told(
+    own_redis: RedisServer, made: Made, history: Path, tmp_path: Path, policy: str
+) -> None:
+    """Under a running worker and at a start: stop ends with one line that names them, earliest counts them and goes on."""
+    if apache_kafka_unavailable():
+        pytest.skip("needs a broker that deletes records: java 17 and mvn")
+    with start_kafka(tmp_path / "kafka", prefer="apache") as broker:
+        running = made(broker.bootstrap_servers, own_redis.url, FRAUDSTREAM_ON_OFFSETS_EXPIRED=policy)
+        records = _records(history, 900)
+        worker = running.start_worker()
+        _send(running, records[:300])
+        running.wait_accounted(300, 60)
+        running.wait_ready()
+        worker.process.send_signal(signal.SIGSTOP)  # shorter than a session: it must not notice otherwise
+        _send(running, records[300:600])
+        _delete_all(running)
+        worker.process.send_signal(signal.SIGCONT)
+        if policy == "stop":
+            assert worker.process.wait(60) == 1
+            _assert_one_line(worker, r"offsets \d+ to \d+ of \S+\[\d\] were deleted before they were read; .*=earliest")
+        else:
+            wait_until(lambda: _totals(running)["expired"] == 300, 60, "the loss is counted")
+            assert worker.stop() == 0
+        running.workers.clear()
+        _send(running, records[600:750])
+        _delete_all(running)
+        _send(running, records[750:])
+        second = Worker(running.env, running.directory / "second.log")
+        running.workers.append(second)
+        if policy == "stop":
+            assert second.process.wait(60) == 1
+            _assert_one_line(second, r"offsets \d+ to \d+ of \S+\[\d\] were deleted before they were read")
+        else:
+            running.wait_accounted(450, 60)
+            # Told at each start until something behind it was decided, so the first 300 once more.
+            wait_until(lambda: _totals(running)["expired"] == 450, 60, "the loss is counted")
+
+
 def test_a_store_that_lost_its_tail_loses_no_record(
     kafka: Kafka, own_redis: RedisServer, made: Made, history: Path
 ) -> None:
@@ -272,6 +314,21 @@ def _restore(client: redis.Redis, older: dict[bytes, tuple[bytes, int]]) -> None
     for key, (value, ttl_ms) in older.items():
         pipe.restore(key, ttl_ms, value)
     pipe.execute()
+
+
+def _delete_all(running: System) -> None:
+    """Delete every record of the input, as its retention does."""
+    admin = AdminClient({"bootstrap.servers": running.bootstrap_servers})
+    wanted = [TopicPartition(running.topics.transactions, partition, OFFSET_END) for partition in (0, 1)]
+    for deleted in admin.delete_records(wanted).values():
+        deleted.result(30)
+
+
+def _assert_one_line(worker: Worker, pattern: str) -> None:
+    lines = [line for line in worker.log().splitlines() if "CRITICAL" in line]
+    assert len(lines) == 1
+    assert re.search(pattern, lines[0])
+    assert "Traceback" not in worker.log()
 
 
 def _rows(running: System) -> dict[bytes, bytes]:

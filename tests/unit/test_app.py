@@ -14,7 +14,14 @@ from fraudstream import roles
 from fraudstream.adapters.faust_worker import faust_settings
 from fraudstream.core.ports import NO_OFFSET
 from fraudstream.errors import StateUnavailable
-from fraudstream.roles import GivenUpError, Runner, StateLostError, start_offset
+from fraudstream.roles import (
+    GivenUpError,
+    OffsetsExpiredError,
+    Runner,
+    StateLostError,
+    skip_expired,
+    start_offset,
+)
 from fraudstream.services.health import STATUS_AGE_S_MAX, Health, read_status
 from fraudstream.settings import StateLost
 
@@ -146,3 +153,15 @@ def test_faust_writes_nothing_into_the_working_directory() -> None:
     datadir = Path(faust_settings("127.0.0.1:9092")["datadir"])
     assert datadir.is_absolute()
     assert datadir.parent == Path(tempfile.gettempdir())
+
+
+def test_offsets_that_the_broker_no_longer_holds_stop_the_worker_unless_told_otherwise() -> None:
+    """The error names what is missing and the setting; told to go on, the loss is counted. A cut log loses none of ours."""
+    with pytest.raises(
+        OffsetsExpiredError, match=r"offsets 40 to 99 of transactions\[0\] were deleted .* at offset 100"
+    ):
+        asyncio.run(skip_expired(T0, 40, 100, 500, "stop"))
+    with pytest.raises(OffsetsExpiredError, match=r"transactions\[0\] ends at offset 20, and was read up to 40"):
+        asyncio.run(skip_expired(T0, 40, 0, 20, "stop"))
+    assert asyncio.run(skip_expired(T0, 40, 100, 500, "earliest")) == 60
+    assert asyncio.run(skip_expired(T0, 40, 0, 20, "earliest")) == 0

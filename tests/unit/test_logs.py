@@ -1,5 +1,6 @@
 """Log lines: JSON for a collector, an end told once, a client library kept from flooding."""
 
+import asyncio
 import json
 import logging
 import sys
@@ -32,6 +33,7 @@ def test_an_end_that_was_told_is_not_told_again_by_faust() -> None:
     """The stack of an error whose text says it all is dropped; any other error keeps its stack."""
     keeps = OnceOnly().filter
     assert not keeps(_record("mode.services", "Crashed reason=%r", error=StateUnavailable("away")))
+    assert not keeps(_record("mode.services", "Crashed reason=%r", error=asyncio.CancelledError()))
     assert not keeps(_record("mode.worker", "[^_Worker]: We experienced a crash! Reraising original exception..."))
     assert keeps(_record("mode.services", "Crashed reason=%r", error=ValueError("ours")))
     assert keeps(_record("fraudstream.worker", "score ends: away"))

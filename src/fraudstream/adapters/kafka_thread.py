@@ -26,6 +26,9 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = self.fetch_wait_max_ms
         consumer._isolation_level = self.isolation_level
+        if consumer._auto_offset_reset == "earliest":
+            # Positions are set before the first fetch. An offset that the broker does not hold is told (`skip_expired`).
+            consumer._auto_offset_reset = "none"
         return consumer
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
@@ -54,6 +57,12 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         tps = list(partitions)
         offsets = await asyncio.gather(*(consumer.committed(driver.ensure_aiokafka_TP(tp)) for tp in tps))
         return dict(zip(tps, offsets, strict=True))
+
+    async def bounds(self, tp: TP) -> tuple[int, int]:
+        """The first offset that the broker holds of a partition, and the end of its log."""
+        consumer, key = self._ensure_consumer(), driver.ensure_aiokafka_TP(tp)
+        beginnings, ends = await consumer.beginning_offsets([key]), await consumer.end_offsets([key])
+        return beginnings[key], ends[key]
 
     async def seek_all(self, offsets: Mapping[TP, int], to_beginning: Iterable[TP]) -> None:
         consumer = self._ensure_consumer()

@@ -14,11 +14,11 @@ Every subscribed topic is batched. Written against faust-streaming 0.15.3 and ai
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal, cast
 from weakref import WeakSet
 
-from aiokafka.errors import IllegalStateError
+from aiokafka.errors import IllegalStateError, OffsetOutOfRangeError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, AppT, ConsumerMessage, EventT, Message
 from faust.types.tuples import ack_lock
@@ -26,6 +26,7 @@ from mode.utils.futures import notify
 
 from fraudstream.adapters import kafka_records
 from fraudstream.adapters.kafka_batches import Backlog, OffsetRun, PartitionProgress, stalled
+from fraudstream.adapters.kafka_offsets import Expired, StartOffsets, skip_expired
 from fraudstream.adapters.kafka_thread import ConsumerThread
 
 RECORDS_MAX = 1024
@@ -47,9 +48,6 @@ IDLE_POLL_S = 0.5
 
 STALE = -2
 """Generation of a batch that will be delivered again; Faust's stream skips it, as it equals no group's generation."""
-
-StartOffsets = Callable[[Mapping[TP, int | None]], Awaitable[Mapping[TP, int] | None]]
-"""Called with the committed offset of each assigned partition (None: no commit yet); returns where to start instead."""
 
 
 class MicroBatchConsumer(driver.Consumer):
@@ -114,7 +112,11 @@ class MicroBatchConsumer(driver.Consumer):
             return
         nothing_ready = not any(self._backlog.size(tp) for tp in active)
         # A set of its own: Faust hands over its live one, and aiokafka reads an empty set as "every partition".
-        fetched = await self._getmany(wanting, timeout_s if nothing_ready else 0)
+        try:
+            fetched = await self._getmany(wanting, timeout_s if nothing_ready else 0)
+        except OffsetOutOfRangeError as error:
+            await self._reach(skip_expired(self._thread, error.args[0], self._settings.on_expired))
+            return
         self.polled_at_s = time.monotonic()
         for key, records in fetched.items():
             tp, first = TP(*key), records[0].offset
@@ -152,9 +154,12 @@ class MicroBatchConsumer(driver.Consumer):
     # -- where to read from
 
     async def _reposition(self) -> None:
+        await self._reach(self._reposition_partitions())
+
+    async def _reach(self, positions: Coroutine[Any, Any, None]) -> None:
         # `wait_first` gives up when a rebalance or the worker's end stops the flow; both set `_reposition_due` again.
         try:
-            await self.wait_first(self._reposition_partitions(), self.suspend_flow.wait())
+            await self.wait_first(positions, self.suspend_flow.wait())
         except IllegalStateError as exc:  # a partition left between the look and the seek: a rebalance is under way
             self.log.info("Positions not set, to be tried again: %r", exc)
             await self._wait_for_wake()
@@ -215,11 +220,7 @@ class MicroBatchConsumer(driver.Consumer):
             message.generation_id = STALE
 
     async def perform_seek(self) -> None:
-        """Nothing: `_reposition` sets the positions before anything is fetched.
-
-        Faust waits for this call within broker_request_timeout and, past it, ends its recovery task for good: the
-        worker would stay in the group and never fetch again.
-        """
+        """Nothing: `_reposition` does it. Past broker_request_timeout in here Faust would never fetch again."""
 
     def stop_flow(self) -> None:
         super().stop_flow()
@@ -350,6 +351,8 @@ class MicroBatchTransport(driver.Transport):
         Awaited once for each new assignment, before its first record is fetched and for as long as it takes, with
         the committed offset of each partition; what it returns is where those partitions start, below the committed
         offset or above it. Cancelled when the partitions leave again; an exception ends the worker.
+    on_expired
+        Awaited where the broker no longer holds what comes next, which is skipped then; an exception ends the worker.
     """
 
     Consumer: ClassVar[type[Any]] = MicroBatchConsumer
@@ -363,6 +366,7 @@ class MicroBatchTransport(driver.Transport):
         fetch_wait_max_ms: int = FETCH_WAIT_MAX_MS,
         isolation_level: Literal["read_committed", "read_uncommitted"] = "read_committed",
         on_assigned: StartOffsets | None = None,
+        on_expired: Expired | None = None,
     ) -> None:
         if records_max < 1 or batches_open_max < 1:
             raise ValueError("records_max and batches_open_max are at least 1")
@@ -373,6 +377,7 @@ class MicroBatchTransport(driver.Transport):
         self.fetch_wait_max_ms = fetch_wait_max_ms
         self.isolation_level = isolation_level
         self.on_assigned = on_assigned
+        self.on_expired = on_expired
 
     @property
     def _consumer(self) -> MicroBatchConsumer:
