@@ -16,6 +16,7 @@ from fraudstream.embedded import start_redis
 from fraudstream.errors import SettingsError, StateUnavailable
 from fraudstream.events import Contribution, Decision
 from tests.support.desk import DAY_MS, FEATURES, HOUR_MS, NOON_MS, Desk, label, transaction
+from tests.support.documented_keys import undocumented
 from tests.support.servers import Redis
 
 SETTINGS = StoreSettings()
@@ -95,6 +96,7 @@ def test_every_key_that_grows_with_the_traffic_has_a_time_to_live(store: RedisSt
         "decisions": SETTINGS.retention_ms + KEYS.generation_ms,
         "census": CENSUS_TTL_MS,
     }
+    assert undocumented(redis_client, "fraudstream") == []
     for name in names(redis_client):
         kind = name.removeprefix("fraudstream:{0}:")
         ttl_ms = redis_client.pttl(name)

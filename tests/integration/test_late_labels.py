@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from tests.support.documented_keys import undocumented
 from tests.support.kafka import produce
 from tests.support.servers import Kafka
 from tests.support.system import System, read_all, run_ok, system
@@ -56,6 +57,7 @@ def test_labels_100_days_late_are_joined_with_the_features_of_then(
     _wait_for(running, duplicate=COUNT)
     assert second.stop() == 0
     assert _rows(running) == rows  # what is older than every window adds to none
+    assert undocumented(running.client, running.prefix) == []
     outcomes = json.loads(run_ok("fraudstream", "labels", "--json", env=running.env))
     assert {way: n for way, n in outcomes.items() if n} == {"told": 2 * COUNT, "late": COUNT, "duplicate": COUNT}
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import jsonschema
 import pyarrow.parquet as pq
 import pytest
+from tests.support.documented_keys import undocumented
 from tests.support.kafka import consume, produce
 from tests.support.servers import Kafka
 from tests.support.system import System, read_all, run_command, run_ok, system
@@ -136,6 +137,7 @@ def test_labels_join_their_decisions_once(running: System, history: Path) -> Non
     expected = Counter(json.loads(value)["terminal_id"] for _, value in records)
 
     wait_until(lambda: _frauds(running, expected) == expected, 60, "every terminal has its frauds")
+    assert undocumented(running.client, running.prefix) == []
     examples = [
         decode_example(m.value() or b"") for m in consume(running.bootstrap_servers, running.topics.examples, 200)
     ]

@@ -1,6 +1,8 @@
 """The promises of docker-compose.yml and Dockerfile that can be seen without a Docker engine."""
 
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ import pytest
 import yaml
 
 from fraudstream.settings import KafkaSettings, RedisSettings, Settings
+from fraudstream_producers.drift import parse_drift
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
@@ -188,3 +191,14 @@ def test_settings_exist() -> None:
         for part in name.removeprefix("FRAUDSTREAM_").lower().split("__"):
             assert part in fields, name
             fields = getattr(fields[part].annotation, "model_fields", {})
+
+
+def test_labels_come_late_and_the_drift_after_the_models_history() -> None:
+    """The producer's options are ones it has, its labels take time, and its world changes only after the first model."""
+    options = dict(word.removeprefix("--").split("=") for word in SERVICES["producer"]["command"] if "=" in word)
+    asked = subprocess.run(
+        [sys.executable, "-m", "fraudstream_producers.simulate", "--help"], capture_output=True, text=True, check=True
+    )
+    assert all(f"--{name}" in asked.stdout for name in options)
+    assert 0 < float(options["label-delay-scale"]) <= 1
+    assert parse_drift(options["drift"]).day > int(options["skip-days"])
