@@ -21,9 +21,8 @@ from fraudstream.errors import FraudstreamError
 from fraudstream.events import Decision
 from fraudstream.services.scoring import Scorer
 from fraudstream.testing import FakeRecord, FlakyStore, ForgetfulStore
-from tests.simulation.logs import FEATURES
-from tests.simulation.simulation import Parts, Simulation
-from tests.simulation.worker import VirtualWorker
+from fraudstream.testing.simulation import Parts, Simulation, VirtualWorker
+from fraudstream.testing.simulation.logs import FEATURES
 
 # The shyest of them shows in one of some 150 seeds.
 SEEDS_MAX = 1000

@@ -1,7 +1,8 @@
 """For tests of those who build on fraudstream: pipe records in, read records out, crash in between. No broker, no Redis.
 
 The real codec, engine and commit rules run; only Kafka and Redis are replaced, by a log and `MemoryStore`. Faults that
-your system must survive are planted by name: `Driver(at=fails("after commit"))`.
+your system must survive are planted by name: `Driver(at=fails("after commit"))`. What seeds can do to the whole system is
+in `fraudstream.testing.simulation`.
 """
 
 from fraudstream.testing.driver import (

@@ -13,9 +13,12 @@ from zlib import crc32
 from faust.types import TP
 
 from fraudstream.core.features import FeatureSet
-from fraudstream.testing import MINUTE_MS, FakeRecord
+from fraudstream.testing.driver import MINUTE_MS, FakeRecord
 from fraudstream.topics import TOPICS
-from tests.support.desk import DAY_MS, EDGE_MS
+
+DAY_MS = 86_400_000
+# The edge of a generation of stored decisions at the default retention of 30 days: generations of six.
+EDGE_MS = 3320 * 6 * DAY_MS
 
 FEATURES = FeatureSet.parse("""
 [entities]
@@ -82,6 +85,7 @@ class Upstream:
         self.logs = Logs()
 
     def write(self) -> Logs:
+        """All stages."""
         stages = self._rng.choice((1, 2, 2))
         for stage in range(stages):
             self._write_stage(stage)

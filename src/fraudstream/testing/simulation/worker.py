@@ -14,16 +14,18 @@ from faust.types import TP
 from fraudstream.adapters.kafka_batches import Backlog, OffsetRun
 from fraudstream.adapters.memory import MemoryPublisher
 from fraudstream.core.census import Monitor
-from fraudstream.core.ports import Lease, Scores, StateStore
+from fraudstream.core.features import FeatureSet
+from fraudstream.core.ports import Lease, Model, Scores, StateStore
 from fraudstream.errors import BrokerUnavailable, StateUnavailable
 from fraudstream.events import Contribution
 from fraudstream.roles import start_offset
 from fraudstream.services.degraded import Ahead, Guesser
 from fraudstream.services.labelling import Labeller
 from fraudstream.services.scoring import Ending, Scorer
-from fraudstream.testing import FakeRecord, FlakyBroker, FlakyStore, Hook, WorkerKilled
+from fraudstream.testing.driver import FakeRecord
+from fraudstream.testing.faults import FlakyBroker, FlakyStore, Hook, WorkerKilled
+from fraudstream.testing.simulation.logs import ALERT_FROM
 from fraudstream.topics import TOPICS
-from tests.simulation.logs import ALERT_FROM, FEATURES
 
 BATCHES_OPEN_MAX = 3
 Batch = tuple[TP, list[FakeRecord]]
@@ -35,17 +37,18 @@ class AgeingModel:
     name = "ageing"
     review_threshold = 0.5
     block_threshold = 0.995
-    monitor = Monitor({name: [1.0, 500.0] for name in FEATURES.names}, [0.5], FEATURES.extra_counts)
 
-    def __init__(self, version: int) -> None:
+    def __init__(self, features: FeatureSet, version: int) -> None:
         self.version = str(version)
-        self.features_digest = FEATURES.digest
+        self.features_digest = features.digest
+        self.monitor = Monitor({name: [1.0, 500.0] for name in features.names}, [0.5], features.extra_counts)
+        self._at = features.names.index("amount")
 
     def score(self, matrix: npt.NDArray[np.float32]) -> Scores:
-        return Scores.alone(np.where(matrix[:, 0] >= ALERT_FROM, 0.99, 0.01))
+        return Scores.alone(np.where(matrix[:, self._at] >= ALERT_FROM, 0.99, 0.01))
 
     def reasons(self, matrix: npt.NDArray[np.float32]) -> list[tuple[Contribution, ...]]:
-        return [(Contribution("AMOUNT", f"amount {row[0]:.2f}", 4.6),) for row in matrix]
+        return [(Contribution("AMOUNT", f"amount {row[self._at]:.2f}", 4.6),) for row in matrix]
 
 
 class VirtualBroker(MemoryPublisher):
@@ -83,6 +86,8 @@ class VirtualWorker:
         broker: VirtualBroker,
         store: StateStore,
         *,
+        features: FeatureSet,
+        model: Model,
         rng: Random,
         at: Hook,
         clock_ms: Callable[[], int],
@@ -96,11 +101,11 @@ class VirtualWorker:
         self._rng = rng
         reached = FlakyStore(self.reach(store), at)
         publisher = FlakyBroker(broker, at)
-        self.scorer = self.scorer_type(FEATURES, AgeingModel(number), reached, publisher, clock_ms=clock_ms)
-        self.guesser = Guesser(FEATURES, AgeingModel(number), publisher, clock_ms=clock_ms)
+        self.scorer = self.scorer_type(features, model, reached, publisher, clock_ms=clock_ms)
+        self.guesser = Guesser(features, model, publisher, clock_ms=clock_ms)
         self.ahead = Ahead(records_max=12)
         self._runs_ahead = runs_ahead
-        self.labeller = Labeller(FEATURES, reached, publisher, clock_ms=clock_ms)
+        self.labeller = Labeller(features, reached, publisher, clock_ms=clock_ms)
         self.assigned: list[TP] = []
         self.runs: dict[TP, OffsetRun] = {}
         self._prepared = False

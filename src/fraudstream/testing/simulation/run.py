@@ -9,12 +9,14 @@ from random import Random
 
 from faust.types import TP
 
-from fraudstream.errors import BrokerUnavailable, StateUnavailable
-from fraudstream.testing import ForgetfulStore, WorkerKilled
-from tests.simulation.logs import FEATURES, STAGE_BEGIN_MS, Logs, Upstream
-from tests.simulation.oracle import check
-from tests.simulation.worker import VirtualBroker, VirtualWorker
-from tests.support.desk import DAY_MS
+from fraudstream.core.features import FeatureSet
+from fraudstream.core.ports import Model
+from fraudstream.errors import BrokerUnavailable, SettingsError, StateUnavailable
+from fraudstream.testing.faults import ForgetfulStore, WorkerKilled
+from fraudstream.testing.simulation.logs import DAY_MS, FEATURES, STAGE_BEGIN_MS, Logs, Upstream
+from fraudstream.testing.simulation.oracle import check
+from fraudstream.testing.simulation.promises import PromiseBroken
+from fraudstream.testing.simulation.worker import AgeingModel, VirtualBroker, VirtualWorker
 
 # Far above what any seed needs (about 15); a partition that stands still must not hang the suite.
 DRAIN_TURNS_MAX = 100
@@ -23,16 +25,31 @@ WORKERS_MAX = 3
 NESTING_MAX = 2
 
 
-class StuckError(AssertionError):
+class StuckError(PromiseBroken):
     """Healed, and still not drained."""
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What a run is made of; a mutant brings parts of its own."""
+    """What a run is made of, to be replaced by parts of your own: a model, a feature list, a store, a worker.
+
+    `model` makes the model of the worker with a number; its models have to agree in all but their version. A window of
+    a terminal needs a delay of a day or more: between partitions that are read in any order, nothing younger can be the
+    same in every run.
+    """
 
     store: type[ForgetfulStore] = ForgetfulStore
     worker: type[VirtualWorker] = VirtualWorker
+    features: FeatureSet = FEATURES
+    model: Callable[[FeatureSet, int], Model] = AgeingModel
+
+    def __post_init__(self) -> None:
+        shared = {entity.name for entity in self.features.entities if not entity.owned}
+        spec = self.features.spec
+        delays_ms = [spec.windows[f.window].delay_ms for f in spec.features.values() if f.entity in shared and f.window]
+        strange = {entity.field for entity in self.features.entities} - {"card_id", "terminal_id"}
+        if strange or min(delays_ms, default=DAY_MS) < DAY_MS:
+            raise SettingsError("the simulation knows cards, and terminals whose windows have a delay of a day or more")
 
 
 @dataclass
@@ -67,7 +84,7 @@ class Simulation:
         )
         self.logs: Logs = Upstream(rng, data_is_lost=self.weather.rewinds).write()
         self.now_ms = STAGE_BEGIN_MS + DAY_MS
-        self.store = self.parts.store(FEATURES, clock_ms=lambda: self.now_ms)
+        self.store = self.parts.store(self.parts.features, clock_ms=lambda: self.now_ms)
         self.broker = VirtualBroker()
         self.workers: list[VirtualWorker] = []
         self.hired = 0
@@ -76,7 +93,7 @@ class Simulation:
         self._nesting = 0
 
     def run(self) -> None:
-        """All stages; raises `AssertionError` where a promise is broken."""
+        """All stages; raises `PromiseBroken` where a promise is broken."""
         for number, records in enumerate(self.logs.stages, 1):
             # Traffic goes on after the faults: a store that lost data is noticed with the next record of each partition.
             ends = {tp: len(some) - 1 for tp, some in records.items()}
@@ -153,6 +170,8 @@ class Simulation:
             self.hired,
             self.broker,
             self.store,
+            features=self.parts.features,
+            model=self.parts.model(self.parts.features, self.hired),
             rng=self.rng,
             at=at,
             clock_ms=lambda: self.now_ms,
