@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import faust
 from faust.types import TP, EventT
@@ -33,6 +33,9 @@ from fraudstream.services.health import Health
 from fraudstream.services.labelling import Labeller
 from fraudstream.services.scoring import Ending, Scorer
 from fraudstream.settings import KafkaSettings, Settings
+
+if TYPE_CHECKING:  # it loads river, which only a worker that learns needs
+    from fraudstream.services.learning import Learner
 
 log = logging.getLogger("fraudstream.worker")
 
@@ -136,6 +139,41 @@ def label_role(settings: Settings, labeller: Labeller, health: Health) -> Role:
     return role
 
 
+def learn_role(settings: Settings, learner: "Learner", health: Health) -> Role:
+    """The app that learns from examples. What counts is where its state in the store is, not Kafka's offset."""
+    runner = Runner(health, settings.outage_s_max)
+
+    async def start(_role: Role, committed: Mapping[TP, int | None]) -> dict[TP, int]:
+        starts: dict[TP, int] = {}
+        for tp in committed:
+            resume_at = await runner.call("learn", lambda: True, learner.take)
+            assert resume_at is not None
+            starts[tp] = resume_at
+            log.info("learning from offset %d", resume_at)
+        health.partitions["learn"] = sorted(tp.partition for tp in committed)
+        return starts
+
+    async def batch(role: Role, event: EventT[Any]) -> bool:
+        records, current = records_of(event), still_current(role, event)
+        done = await runner.call("learn", current, lambda: learner.process(records))
+        if done is None:
+            return False
+        resume_at = done.resume_at
+        if done.ending is Ending.FENCED:
+            log.warning("another learner began: this batch is dropped here")
+            await asyncio.sleep(FENCED_RETRY_S)
+            resume_at = await runner.call("learn", current, learner.take)
+        if done.ending is not Ending.DONE:
+            if resume_at is not None:
+                log.warning("examples are read again from offset %d", resume_at)
+                await role.app.consumer.seek(tp_of(records), resume_at)
+            return False
+        health.totals.update({f"examples_{name}": n for name, n in done.tally.items()})
+        return True
+
+    return _role("learn", settings, health, start, batch, left=lambda _partition: learner.release())
+
+
 def _role(
     name: str,
     settings: Settings,
@@ -146,7 +184,7 @@ def _role(
     left: Callable[[int], None] = lambda _partition: None,
 ) -> Role:
     kafka = settings.kafka
-    topic = settings.topics.transactions if name == "score" else settings.topics.labels
+    topics = {"score": settings.topics.transactions, "label": settings.topics.labels, "learn": settings.topics.examples}
     # One group per role: members of a group have to subscribe to the same topics, and roles can run apart.
     app = faust.App(
         f"{kafka.group}-{name}",
@@ -190,7 +228,7 @@ def _role(
     # Before the first assignment there is no consumer to ask.
     health.checks[name] = lambda: transport.stalled(limit_s) if name in health.partitions else []
 
-    @app.agent(app.topic(topic, key_serializer="raw", value_serializer="raw"), name=name)
+    @app.agent(app.topic(topics[name], key_serializer="raw", value_serializer="raw"), name=name)
     async def agent(stream: Any) -> None:
         async for event in stream.noack().events():
             try:

@@ -167,7 +167,6 @@ class ModelEventKind(StrEnum):
 
     DRIFT = "drift"
     LEARNING_FROZEN = "learning_frozen"
-    LEARNING_RESUMED = "learning_resumed"
     SNAPSHOT_UNREADABLE = "snapshot_unreadable"
 
 

@@ -9,7 +9,7 @@ import faust
 from mode import Service
 
 from fraudstream.adapters.faust_worker import run_worker
-from fraudstream.app import label_role, score_role
+from fraudstream.app import label_role, learn_role, score_role
 from fraudstream.roles import Role, StalledError, end
 from fraudstream.services import startup
 from fraudstream.services.health import Health
@@ -37,7 +37,9 @@ def worker(settings: Settings) -> int:
     if parts.late_labels:
         parts.late_labels.indexer.tell = health.teller("late labels")
         parts.late_labels.indexer.start()
-    for publisher in parts.publishers:
+    if parts.online.learner is not None:
+        roles.append(learn_role(settings, parts.online.learner, health))
+    for publisher in (*parts.publishers, *parts.online.publishers):
         publisher.stopping = lambda: any(role.app.should_stop for role in roles)
     if settings.health_file:
         settings.health_file.unlink(missing_ok=True)  # a former worker's would say that this one is ready
@@ -45,6 +47,7 @@ def worker(settings: Settings) -> int:
     # What lives now lives on: keep the collector from walking over models and modules again and again.
     gc.collect()
     gc.freeze()
+    parts.online.start()
     first, *others = [role.app for role in roles]
     try:
         return run_worker(first, *others, _reporter(settings, health), _watch(settings, health, roles))

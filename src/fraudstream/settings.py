@@ -22,6 +22,7 @@ from pydantic_settings import (
 )
 
 from fraudstream import codec, topics
+from fraudstream.core.learning import Policy
 from fraudstream.errors import SettingsError
 
 PREFIX: Final = "FRAUDSTREAM_"
@@ -29,7 +30,7 @@ CONFIG_VARIABLE: Final = PREFIX + "CONFIG"
 # Read by others than the settings: the file that holds them, and the tests' reference data.
 _OTHER_VARIABLES: Final = frozenset({CONFIG_VARIABLE, PREFIX + "DATA"})
 
-Role = Literal["score", "label"]
+Role = Literal["score", "label", "learn"]
 StateLost = Literal["stop", "accept", "replay"]
 OffsetsExpired = Literal["stop", "earliest"]
 StateUnavailablePolicy = Literal["wait", "score-degraded"]
@@ -97,6 +98,24 @@ class ModelSettings(_Section):
     version: str = "champion"
 
 
+class LearnSettings(_Section):
+    """The online model: what it may say, how it learns, and when it must not."""
+
+    policy: Policy = "shadow"
+    classifier: str = ""
+    params: dict[str, Any] = Field(default_factory=dict)
+    pickle_key: SecretStr = SecretStr("")
+    learning_rate: float = Field(default=0.0003, gt=0, le=1)
+    l2: float = Field(default=0.0, ge=0, le=1)
+    warm_up: int = Field(default=2_000, ge=100)
+    legit_share: float = Field(default=1.0, gt=0, le=1)
+    blend_memory: float = Field(default=10_000, ge=100)
+    fraud_share_min: float = Field(default=1e-5, ge=0, le=1)
+    fraud_share_max: float = Field(default=0.2, ge=0, le=1)
+    guard_memory: float = Field(default=2_000, ge=100)
+    examples_per_day_max: float = Field(default=2_000_000, ge=1)
+
+
 class LimitSettings(_Section):
     """Limits on one record; see `fraudstream.codec.Limits` for the reasons."""
 
@@ -134,7 +153,8 @@ class Settings(BaseSettings):
     model: ModelSettings = ModelSettings()
     limits: LimitSettings = LimitSettings()
     topics: TopicSettings = TopicSettings()
-    roles: Annotated[tuple[Role, ...], NoDecode] = ("score", "label")
+    learn: LearnSettings = LearnSettings()
+    roles: Annotated[tuple[Role, ...], NoDecode] = ("score", "label", "learn")
     publish_decisions: bool = True
     batch_records_max: int = Field(default=1024, ge=1, le=10_000)
     outage_s_max: float = Field(default=300.0, ge=1)

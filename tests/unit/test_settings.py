@@ -61,7 +61,7 @@ def test_a_variable_wins_over_the_file_and_an_override_over_both(
         ("score", ("score",)),
         ("score, label", ("score", "label")),
         ('["label"]', ("label",)),
-        ("", ("score", "label")),
+        ("", ("score", "label", "learn")),
         ("label,label", ("label",)),
     ],
 )

@@ -19,9 +19,9 @@ SLOT_ENTRIES_PLANNED = 16
 SLOTS_OF_LATE_VERDICTS = 4
 # A producer's retry may carry a new event_time; it is recognised as the same transaction within this much of the first.
 RETRY_HORIZON_MS = 3_600_000
-# Who joins a label publishes its example. If that was not settled for this long (the longest wait for Kafka and more),
+# Who joins a label publishes its example. If that was not settled for this long (more than a publisher waits),
 # the worker is gone, and any label worker does it.
-EXAMPLE_CLAIM_MS = 120_000
+EXAMPLE_CLAIM_MS = 45_000
 # A row outlives its longest window by a day, so that clocks that differ never make it vanish early.
 ROW_TTL_MARGIN_MS = 86_400_000
 # A week and the day before it can be looked at, and a day is left for workers that are behind.

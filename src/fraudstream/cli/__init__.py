@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from fraudstream.cli import benchmark, demo, inspect, models, topics, worker
+from fraudstream.cli import benchmark, demo, inspect, learner, models, topics, worker
 from fraudstream.errors import FraudstreamError
 
 app = typer.Typer(
@@ -20,7 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for module in (demo, worker, topics, models, inspect, benchmark):
+for module in (demo, worker, topics, models, inspect, learner, benchmark):
     module.register(app)
 
 

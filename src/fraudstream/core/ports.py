@@ -215,6 +215,48 @@ class Model(Protocol):
         """Up to four reasons for each row, the largest first; called for alerts only."""
 
 
+@dataclass(frozen=True)
+class LearnerLease:
+    """The right to write the learner's state, and that state: its parts, and the offset it has learned up to.
+
+    `epoch` grows with each rebuild from the topic; parts are empty before the first commit of an epoch.
+    """
+
+    fence: int
+    epoch: int
+    watermark: int
+    parts: Mapping[str, bytes]
+
+
+@dataclass(frozen=True)
+class LearnerCommit:
+    """Everything one batch of examples changes: parts of the state, the offset, and which transactions were seen."""
+
+    lease: LearnerLease
+    watermark: int
+    parts: Mapping[str, bytes]
+    seen: Sequence[Sighting]
+
+
+class LearnerStore(Protocol):
+    """Where the learner's state lives. Every method raises `StateUnavailable` if the store does not answer."""
+
+    def take(self) -> LearnerLease:
+        """Take a new fence number, then read the state: fence before restore."""
+
+    def begin_anew(self, lease: LearnerLease, *, from_offset: int) -> LearnerLease | None:
+        """Drop the state for one that has learned nothing and begins at `from_offset`; None if the lease is lost."""
+
+    def seen(self, lease: LearnerLease, sightings: Sequence[Sighting]) -> Sequence[bool]:
+        """Which of these transactions were learned from in this epoch."""
+
+    def commit(self, commit: LearnerCommit) -> CommitStatus:
+        """Write the state atomically, if the lease holds and the state is where it left it; never CONFLICT."""
+
+    def read(self, known: str, names: Sequence[str]) -> tuple[str, Mapping[str, bytes]] | None:
+        """These parts of the newest state, with the name of its version; None if that is `known`."""
+
+
 class Outgoing(Struct, frozen=True, gc=False):
     """One record to publish, and what to publish instead if the topic refuses it as too large."""
 

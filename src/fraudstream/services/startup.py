@@ -16,6 +16,7 @@ from fraudstream.models.registry import Registry
 from fraudstream.services.degraded import Guesser
 from fraudstream.services.labelling import Labeller
 from fraudstream.services.late_labels import LateLabels, open_late_labels
+from fraudstream.services.online_parts import OnlineParts
 from fraudstream.services.scoring import Scorer
 from fraudstream.settings import RedisSettings, Settings
 from fraudstream.topics import Topics
@@ -35,10 +36,12 @@ class Parts:
     scorer: Scorer
     labeller: Labeller
     guesser: Guesser | None
+    online: OnlineParts
     late_labels: LateLabels | None = None
 
     def close(self) -> None:
         """Wait for what is under way and give connections back."""
+        self.online.close()
         if self.late_labels:
             self.late_labels.close()
         for publisher in self.publishers:
@@ -88,6 +91,7 @@ def check_broker(settings: Settings) -> None:
     needed["label"] = [topics.labels, topics.labels_dead_letter, topics.examples]
     if settings.late_labels.path:
         needed["label"].append(topics.decisions)
+    needed["learn"] = [topics.examples, topics.model_events]
     if settings.publish_decisions:
         needed["score"].append(topics.decisions)
     missing = kafka_admin.missing(settings.kafka.client(), [name for role in settings.roles for name in needed[role]])
@@ -97,13 +101,17 @@ def check_broker(settings: Settings) -> None:
 
 def build(settings: Settings) -> Parts:
     """Open and check everything. Raises a `FraudstreamError` whose text says what to do."""
-    features, model = open_model(settings)
-    log.info("model %s %s, %d features (%s)", model.name, model.version, len(features.names), features.digest[:12])
+    features, champion = open_model(settings)
+    log.info(
+        "model %s %s, %d features (%s)", champion.name, champion.version, len(features.names), features.digest[:12]
+    )
     store = open_store(settings, features)
     check_broker(settings)
     # One for each role: they publish from threads of their own, and a publisher tells one caller what failed.
     connection, timeout_s = settings.kafka.client(), settings.kafka.publish_timeout_s
     score_out, label_out, guess_out = (KafkaPublisher(connection, timeout_s=timeout_s) for _ in range(3))
+    online = OnlineParts(settings, champion, features, clock_ms=now_ms)
+    model = online.model or champion
     topics = Topics(**settings.topics.model_dump())
     limits = Limits(**settings.limits.model_dump())
     scorer = Scorer(
@@ -130,7 +138,8 @@ def build(settings: Settings) -> Parts:
             limits=limits,
             publish_decisions=settings.publish_decisions,
         )
-    return Parts(features, model, store, (score_out, label_out, guess_out), scorer, labeller, guesser, late_labels)
+    publishers = score_out, label_out, guess_out
+    return Parts(features, champion, store, publishers, scorer, labeller, guesser, online, late_labels)
 
 
 def now_ms() -> int:

@@ -5,6 +5,7 @@ your system must survive are planted by name: `Driver(at=fails("after commit"))`
 in `fraudstream.testing.simulation`.
 """
 
+from fraudstream.adapters.memory_learner import MemoryLearnerStore
 from fraudstream.testing.driver import (
     EPOCH_MS,
     MINUTE_MS,
@@ -26,6 +27,7 @@ __all__ = [
     "FlakyStore",
     "ForgetfulStore",
     "Hook",
+    "MemoryLearnerStore",
     "WorkerKilled",
     "card_transaction",
     "fails",
