@@ -5,56 +5,24 @@ import re
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 import redis
 from confluent_kafka import OFFSET_END, TopicPartition
 from confluent_kafka.admin import AdminClient
-from tests.support.kafka import consume, produce
+from tests.support.outages import Made, assert_decided_once, last_records, rows, send, status, troubles
 from tests.support.servers import Kafka
-from tests.support.system import System, Worker, read_all, system
+from tests.support.system import System, Worker, read_all
 from tests.support.waiting import wait_until
 
-from fraudstream.embedded import RedisServer, start_kafka, start_redis
+from fraudstream.embedded import RedisServer, start_kafka
 from fraudstream.embedded.kafka_server import apache_kafka_unavailable
 
-HISTORY_ENDS_MS = 1_739_577_600_000  # 2025-02-15, see the fixture `history`
 # SIGTERM while Redis hangs: a call in flight (the timeout of 1 s these tests set, connecting included), and Faust's end.
 STOP_S_MAX = 12.0
 RECORDS = 6_000
-
-Made = Callable[..., System]
-
-
-@pytest.fixture
-def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
-    """A Redis of the test's own, to harm; its keys survive a restart."""
-    with start_redis(tmp_path / "redis", append_only=True) as server:
-        yield server
-
-
-@pytest.fixture
-def made(registry: Path, tmp_path: Path) -> Iterator[Made]:
-    """`made(broker, redis_url, **env)` is a system with topics of two partitions, small batches and no worker yet."""
-    with ExitStack() as stack:
-
-        def make(bootstrap_servers: str, redis_url: str, **env: str) -> System:
-            env = {
-                "FRAUDSTREAM_REDIS__TIMEOUT_S": "1",
-                "FRAUDSTREAM_KAFKA__PUBLISH_TIMEOUT_S": "3",
-                "FRAUDSTREAM_BATCH_RECORDS_MAX": "50",
-                **env,
-            }
-            one = stack.enter_context(system(bootstrap_servers, redis_url, registry, tmp_path, **env))
-            one.create_topics(2)
-            return one
-
-        yield make
 
 
 def test_redis_hangs_and_is_restarted_in_the_flow(
@@ -62,23 +30,23 @@ def test_redis_hangs_and_is_restarted_in_the_flow(
 ) -> None:
     """The worker waits, its health says for what, and it goes on: each transaction is decided and published once."""
     running = made(kafka.bootstrap_servers, own_redis.url)
-    records = _records(history, RECORDS)
+    records = last_records(history, RECORDS)
     running.start_worker()
-    _send(running, records[: RECORDS // 3])
+    send(running, records[: RECORDS // 3])
     running.wait_accounted(500, 60)
     own_redis.pause()
-    wait_until(lambda: "score waits: Redis" in _troubles(running), 20, "the health says that Redis is away")
-    assert not _status(running)["ready"]
+    wait_until(lambda: "score waits: Redis" in troubles(running), 20, "the health says that Redis is away")
+    assert not status(running)["ready"]
     own_redis.resume()
-    _send(running, records[RECORDS // 3 : 2 * RECORDS // 3])
+    send(running, records[RECORDS // 3 : 2 * RECORDS // 3])
     running.wait_accounted(RECORDS // 3 + 500, 60)
     own_redis.kill()
     own_redis.restart()
     running.client.script_flush()
-    _send(running, records[2 * RECORDS // 3 :])
+    send(running, records[2 * RECORDS // 3 :])
     running.wait_accounted(RECORDS, 60)
     running.wait_ready()
-    _assert_decided_once(running, records)
+    assert_decided_once(running, records)
 
 
 def test_with_score_degraded_alerts_go_on_without_redis_and_are_repaired(
@@ -86,20 +54,20 @@ def test_with_score_degraded_alerts_go_on_without_redis_and_are_repaired(
 ) -> None:
     """Provisional answers while Redis is gone, final ones of all when it is back, and the state of a run without outage."""
     env = {"FRAUDSTREAM_ON_STATE_UNAVAILABLE": "score-degraded", "FRAUDSTREAM_DEGRADED_AFTER_S": "0.5"}
-    records = _records(history, 3_000)
+    records = last_records(history, 3_000)
     running = made(kafka.bootstrap_servers, own_redis.url, **env)
     running.start_worker()
-    _send(running, records[:1_000])
+    send(running, records[:1_000])
     running.wait_accounted(1_000, 60)
     own_redis.kill()
-    _send(running, records[1_000:2_000])
+    send(running, records[1_000:2_000])
     ids = [json.loads(value)["transaction_id"] for _, value in records]
     missed = set(ids[1_000:2_000])
     wait_until(lambda: _totals(running)["provisional"] == len(missed), 60, "all were answered provisionally")
-    assert "score answers provisionally: Redis" in _troubles(running)
-    assert "1000 records will be decided again" in _troubles(running)
+    assert "score answers provisionally: Redis" in troubles(running)
+    assert "1000 records will be decided again" in troubles(running)
     own_redis.restart()
-    _send(running, records[2_000:])
+    send(running, records[2_000:])
     running.wait_accounted(3_000, 60)
     running.wait_ready()
     assert running.counts()["decided"] == 3_000
@@ -116,9 +84,9 @@ def test_with_score_degraded_alerts_go_on_without_redis_and_are_repaired(
     calm = made(kafka.bootstrap_servers, own_redis.url)
     calm.start_worker()
     for start in (0, 1_000, 2_000):
-        _send(calm, records[start : start + 1_000])
+        send(calm, records[start : start + 1_000])
         calm.wait_accounted(start + 1_000, 60)
-    assert _rows(running) == _rows(calm)
+    assert rows(running) == rows(calm)
 
 
 def test_sigterm_while_redis_hangs_ends_in_time_and_loses_nothing(
@@ -126,9 +94,9 @@ def test_sigterm_while_redis_hangs_ends_in_time_and_loses_nothing(
 ) -> None:
     """The process ends within the bound with exit code 0 or 1; the next worker decides what was left."""
     running = made(kafka.bootstrap_servers, own_redis.url)
-    records = _records(history, RECORDS)
+    records = last_records(history, RECORDS)
     worker = running.start_worker()
-    _send(running, records)
+    send(running, records)
     running.wait_accounted(500, 60)
     own_redis.pause()
     wait_until(lambda: "score waits" in worker.log(), 20, "the worker waits for Redis")
@@ -139,7 +107,7 @@ def test_sigterm_while_redis_hangs_ends_in_time_and_loses_nothing(
     running.workers.clear()
     running.start_worker()
     running.wait_accounted(RECORDS, 60)
-    _assert_decided_once(running, records)
+    assert_decided_once(running, records)
 
 
 def test_an_outage_beyond_the_limit_ends_the_worker_with_one_line(
@@ -150,7 +118,7 @@ def test_an_outage_beyond_the_limit_ends_the_worker_with_one_line(
     worker = running.start_worker()
     running.wait_ready()
     own_redis.kill()
-    _send(running, _records(history, 100))
+    send(running, last_records(history, 100))
     assert worker.process.wait(60) == 1
     lines = [line for line in worker.log().splitlines() if "CRITICAL" in line]
     assert len(lines) == 1
@@ -165,13 +133,13 @@ def test_an_emptied_redis_is_dealt_with_as_the_policy_says(
 ) -> None:
     """Emptied in the flow and before a start: stop ends with one line, accept goes on, replay decides all again."""
     running = made(kafka.bootstrap_servers, own_redis.url, FRAUDSTREAM_ON_STATE_LOST=policy)
-    records = _records(history, 900)
+    records = last_records(history, 900)
     worker = running.start_worker()
-    _send(running, records[:300])
+    send(running, records[:300])
     running.wait_accounted(300, 60)
     running.wait_ready()
     running.client.flushall()
-    _send(running, records[300:600])
+    send(running, records[300:600])
     expected = {"accept": 300, "replay": 600}
     if policy == "stop":
         assert worker.process.wait(30) == 1
@@ -189,7 +157,7 @@ def test_an_emptied_redis_is_dealt_with_as_the_policy_says(
         assert "FRAUDSTREAM_ON_STATE_LOST" in second.log()
         assert "Traceback" not in second.log() + worker.log()
         return
-    _send(running, records[600:])
+    send(running, records[600:])
     running.wait_accounted(expected[policy] + (300 if policy == "replay" else 0), 60)
     assert second.stop() == 0
     assert running.counts()["decided"] == {"accept": 300, "replay": 900}[policy]
@@ -203,16 +171,16 @@ def test_a_broker_restart_costs_nothing(own_redis: RedisServer, made: Made, hist
         pytest.skip("needs a broker that keeps its records: java 17 and mvn")
     with start_kafka(tmp_path / "kafka", prefer="apache") as broker:
         running = made(broker.bootstrap_servers, own_redis.url)
-        records = _records(history, RECORDS)
+        records = last_records(history, RECORDS)
         worker = running.start_worker()
-        _send(running, records)
+        send(running, records)
         running.wait_accounted(500, 60)
         broker.kill()
-        wait_until(lambda: "score waits: Kafka" in _troubles(running), 60, "the health says that Kafka is away")
+        wait_until(lambda: "score waits: Kafka" in troubles(running), 60, "the health says that Kafka is away")
         broker.restart()
         running.wait_accounted(RECORDS, 90)
         running.wait_ready()
-        _assert_decided_once(running, records)
+        assert_decided_once(running, records)
         broker.kill()
         began_s = time.monotonic()
         assert worker.stop(60) in {0, 1}
@@ -226,11 +194,11 @@ def test_a_worker_whose_broker_hangs_is_unready_and_then_ends_itself(
     with start_kafka(tmp_path / "kafka") as broker:
         running = made(broker.bootstrap_servers, own_redis.url, FRAUDSTREAM_STALLED_S_MAX="5")
         worker = running.start_worker()
-        _send(running, _records(history, 100))
+        send(running, last_records(history, 100))
         running.wait_accounted(100, 60)
         broker.pause()
         try:
-            wait_until(lambda: "stands still" in _troubles(running), 60, "the health says what stands still")
+            wait_until(lambda: "stands still" in troubles(running), 60, "the health says what stands still")
             assert worker.process.wait(90) == 1
         finally:
             broker.resume()
@@ -250,13 +218,13 @@ def test_records_that_were_deleted_before_they_were_read_are_told(
         pytest.skip("needs a broker that deletes records: java 17 and mvn")
     with start_kafka(tmp_path / "kafka", prefer="apache") as broker:
         running = made(broker.bootstrap_servers, own_redis.url, FRAUDSTREAM_ON_OFFSETS_EXPIRED=policy)
-        records = _records(history, 900)
+        records = last_records(history, 900)
         worker = running.start_worker()
-        _send(running, records[:300])
+        send(running, records[:300])
         running.wait_accounted(300, 60)
         running.wait_ready()
         worker.process.send_signal(signal.SIGSTOP)  # shorter than a session: it must not notice otherwise
-        _send(running, records[300:600])
+        send(running, records[300:600])
         _delete_all(running)
         worker.process.send_signal(signal.SIGCONT)
         if policy == "stop":
@@ -266,9 +234,9 @@ def test_records_that_were_deleted_before_they_were_read_are_told(
             wait_until(lambda: _totals(running)["expired"] == 300, 60, "the loss is counted")
             assert worker.stop() == 0
         running.workers.clear()
-        _send(running, records[600:750])
+        send(running, records[600:750])
         _delete_all(running)
-        _send(running, records[750:])
+        send(running, records[750:])
         second = Worker(running.env, running.directory / "second.log")
         running.workers.append(second)
         if policy == "stop":
@@ -285,9 +253,9 @@ def test_a_store_that_lost_its_tail_loses_no_record(
 ) -> None:
     """Redis comes back older than the worker left it while many batches wait: all of them are decided in it."""
     running = made(kafka.bootstrap_servers, own_redis.url, FRAUDSTREAM_BATCH_RECORDS_MAX="10")
-    records = _records(history, RECORDS)
+    records = last_records(history, RECORDS)
     worker = running.start_worker()
-    _send(running, records)
+    send(running, records)
     running.wait_accounted(300, 60)
     older = _dump(running.client)
     running.wait_accounted(600, 60)
@@ -331,13 +299,6 @@ def _assert_one_line(worker: Worker, pattern: str) -> None:
     assert "Traceback" not in worker.log()
 
 
-def _rows(running: System) -> dict[bytes, bytes]:
-    """The windows of all cards and terminals."""
-    prefix = f"{running.prefix}:{{0}}:row:".encode()
-    keys = list(running.client.scan_iter(prefix + b"*", count=1000))
-    return {key.removeprefix(prefix): value for key, value in zip(keys, running.client.mget(keys), strict=True)}
-
-
 def _told_until(running: System, topic: str, wanted: set[str]) -> list[dict[str, Any]]:
     """What a topic holds, once there is a final answer for each wanted transaction."""
     count = len(wanted)
@@ -350,50 +311,4 @@ def _told_until(running: System, topic: str, wanted: set[str]) -> list[dict[str,
 
 
 def _totals(running: System) -> Counter[str]:
-    return Counter(_status(running).get("totals", {}))
-
-
-def _status(running: System) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads((running.directory / "health.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return {"ready": False, "troubles": {}}
-    return found
-
-
-def _troubles(running: System) -> str:
-    return "; ".join(_status(running)["troubles"].values())
-
-
-def _send(running: System, records: list[tuple[bytes, bytes]]) -> None:
-    produce(running.bootstrap_servers, running.topics.transactions, records, timestamp_ms=HISTORY_ENDS_MS)
-
-
-def _records(history: Path, count: int) -> list[tuple[bytes, bytes]]:
-    """The last `count` transactions of the history as records."""
-    table = pq.read_table(history)
-    records = []
-    for row in table.slice(table.num_rows - count).to_pylist():
-        del row["is_fraud"]
-        row["event_time"] = int(row["event_time"].timestamp() * 1000)
-        records.append((row["card_id"].encode(), json.dumps(row).encode()))
-    return records
-
-
-def _assert_decided_once(running: System, records: list[tuple[bytes, bytes]]) -> None:
-    """One decision for each; where one was published twice, it is the same to the byte."""
-    counts = running.counts()
-    assert counts["decided"] == len(records)
-    assert "duplicates" not in counts
-    topic = running.topics.decisions
-    wanted = {json.loads(value)["transaction_id"] for _, value in records}
-    values: dict[str, set[bytes]] = {}
-    count = len(records)
-    while len(values) < len(wanted):  # repeated ones stand among them
-        values.clear()
-        for message in consume(running.bootstrap_servers, topic, count):
-            value = message.value() or b""
-            values.setdefault(json.loads(value)["transaction_id"], set()).add(value)
-        count += len(wanted) - len(values)
-    assert values.keys() == wanted
-    assert [name for name, different in values.items() if len(different) > 1] == []
+    return Counter(status(running).get("totals", {}))

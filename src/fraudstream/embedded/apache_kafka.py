@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from fraudstream.embedded.process import ChildProcess
@@ -187,14 +187,25 @@ def cluster_id() -> str:
             return text
 
 
-def prepare(directory: Path, jars: Path, *, port: int, controller_port: int, new_cluster_id: str) -> tuple[str, ...]:
+def prepare(
+    directory: Path,
+    jars: Path,
+    *,
+    port: int,
+    controller_port: int,
+    new_cluster_id: str,
+    overrides: Mapping[str, object] | None = None,
+) -> tuple[str, ...]:
     """Write the configuration into `directory`, format its data folder if there is none, return the server's command.
 
-    Raises BrokerUnavailable when the format fails.
+    `overrides` are properties that replace those of a single node. Raises BrokerUnavailable when the format fails.
     """
     # Paths relative to the working directory: a properties file is Latin-1 and takes a comma for a separator.
     properties = "server.properties"
-    (directory / properties).write_text(_SERVER_PROPERTIES.format(port=port, controller_port=controller_port))
+    text = _SERVER_PROPERTIES.format(port=port, controller_port=controller_port)
+    # Of a property that occurs twice the last one counts.
+    text += "".join(f"{name}={value}\n" for name, value in (overrides or {}).items())
+    (directory / properties).write_text(text)
     if not (directory / "kafka-data" / "meta.properties").exists():
         _format(directory, [*_java(jars), "kafka.tools.StorageTool", "format", "-t", new_cluster_id, "-c", properties])
     return (*_java(jars), "kafka.Kafka", properties)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import redis
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 from msgspec import Struct
@@ -23,7 +24,7 @@ from fraudstream.codec import ModelIdentity, encode_alert, encode_decision, read
 from fraudstream.core.census import Monitor
 from fraudstream.core.features import FeatureSet
 from fraudstream.core.ports import Outgoing
-from fraudstream.events import Decision
+from fraudstream.events import Decision, Label
 from fraudstream.models.champion import OnnxModel
 from fraudstream.models.registry import Registry
 from fraudstream.services import startup
@@ -35,8 +36,10 @@ from tests.support.system import System
 
 BATCH_RECORDS_MAX: Final = 1024
 KEYS_PER_CALL: Final = 2_000
-# What differs between two right runs: how often partitions were taken, and what has waited when.
-OF_THE_WAY: Final = (b":fence", b"labels:parked:version")
+# Notes of examples that nobody is known to have published yet.
+DUE: Final = b"examples:due"
+# What differs between two right runs: how often partitions were taken, what has waited when, what is under way.
+OF_THE_WAY: Final = (b":fence", b"labels:parked:version", DUE)
 DIFFERENCES_SHOWN: Final = 5
 
 Places = set[tuple[int, int]]  # partition, offset
@@ -63,6 +66,7 @@ class Report:
     alerts: int = 0
     alerts_repeated: int = 0
     decisions_repeated: int = 0
+    examples: int = 0
     dead_letters: int = 0
     keys_compared: int = 0
     counts: dict[str, int] = field(default_factory=dict)
@@ -81,6 +85,8 @@ def check(running: System, upstream: Upstream, broker_kind: str) -> Report:
     model = OnnxModel(artefact, features)
     _sequential(running, prefix, features, model, logs, passed)
     found, wanted = (_everything(running.client, one) for one in (running.prefix, prefix))
+    for state in (found, wanted):
+        _without_order_of_labels(state[b"counters"])
     firsts = [_without_firsts(of, model.monitor, features) for of in (found, wanted)]
     assert firsts[0] == firsts[1], f"first sights: counted {firsts[0]}, in a sequential pass {firsts[1]}"
     decisions = check_state(found, wanted)
@@ -92,6 +98,7 @@ def check(running: System, upstream: Upstream, broker_kind: str) -> Report:
     report.alerts_repeated = check_published("alerts", _read(running, topics.alerts, idle_s), alerts)
     answers = {name: encode_decision(decision) for name, decision in decisions.items()}
     report.decisions_repeated = check_published("decisions", _read(running, topics.decisions, idle_s), answers)
+    report.examples = _check_examples(_read(running, topics.examples, idle_s), found)
     for topic in (topics.transactions_dead_letter, topics.labels_dead_letter):
         report.dead_letters += _check_letters(topic, _read(running, topic, idle_s), passed.messages)
     return report
@@ -202,6 +209,13 @@ def _without_firsts(state: dict[bytes, Any], monitor: Monitor, features: Feature
     return totals
 
 
+def _without_order_of_labels(counters: dict[bytes, bytes]) -> None:
+    """Whether a label or its transaction is read first is the way: a label that came first waits, and joins all the same."""
+    joined, parked, early = (int(counters.pop(b"labels." + name, 0)) for name in (b"joined", b"parked", b"early"))
+    counters[b"labels that joined or waited"] = b"%d" % (joined + parked)
+    counters[b"labels that wait still"] = b"%d" % (parked - early)
+
+
 def check_state(found: dict[bytes, Any], wanted: dict[bytes, Any]) -> dict[str, Decision]:
     """Hold the keys against each other; the stored decisions by their transactions."""
     decisions: dict[str, Decision] = {}
@@ -264,6 +278,23 @@ def check_published(what: str, records: list[Read], wanted: dict[str, bytes]) ->
     return len(records) - len(values)
 
 
+def _check_examples(records: list[Read], found: dict[bytes, Any]) -> int:
+    """Each joined label has its example, or a note in Redis that it is due; how many were published."""
+    values: dict[str, set[bytes]] = defaultdict(set)
+    for record in records:
+        value = record.value or b"null"
+        values[json.loads(value)["transaction_id"]].add(value)
+    due = {msgspec.msgpack.decode(note, type=Label).transaction_id for note in found.get(DUE, ())}
+    slots = (held for key, held in found.items() if key.startswith(b"decisions:") and isinstance(held, dict))
+    joined = {name[1:].decode() for held in slots for name in held if name.startswith(b"\0")}
+    missing, more = joined - values.keys() - due, values.keys() - joined
+    assert not missing, f"{len(missing)} joined labels have neither example nor note, among them {sorted(missing)[:3]}"
+    assert not more, f"{len(more)} examples of labels that were never joined, among them {sorted(more)[:3]}"
+    other = [name for name, told in values.items() if len(told) > 1]
+    assert not other, f"{len(other)} examples were repeated otherwise, among them {values[other[0]]}"
+    return len(values)
+
+
 def _check_letters(topic: str, records: list[Read], passed: list[Outgoing]) -> int:
     """Each refused record has its letter, with the bytes it came with and the reason; how many there are."""
     found = {_letter(record.headers, record.key, record.value) for record in records}
@@ -287,6 +318,6 @@ def told(report: Report) -> Iterator[str]:
     )
     yield (
         f"{report.alerts:,} alerts, {report.alerts_repeated:,} times repeated; decisions {report.decisions_repeated:,} "
-        f"times; {report.dead_letters:,} dead letters"
+        f"times; {report.examples:,} examples, {report.dead_letters:,} dead letters"
     )
     yield "faults: " + ", ".join(f"{kind} {count}" for kind, count in sorted(report.faults.items()))

@@ -248,8 +248,10 @@ class Round:
         while not (flow.drained() and not waiting and self._calm()):
             now_s = time.monotonic() - began_s
             flow.tick(now_s)
-            while waiting and waiting[0].at_s <= now_s and not (_is_of_server(waiting[0]) and self._server_is_away()):
-                self._do(waiting.pop(0), now_s)
+            due = [one for one in waiting if one.at_s <= now_s and not (_is_of_server(one) and self._server_is_away())]
+            for fault in due[:1]:
+                waiting.remove(fault)
+                self._do(fault, now_s)
             self._thaw()
             self.fleet.supervise()
             if flow.all_sent and drain_until_s is None:
