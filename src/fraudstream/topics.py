@@ -1,5 +1,7 @@
 """The names of the topics: the contract with everything upstream and downstream."""
 
+from typing import Final
+
 from msgspec import Struct
 
 
@@ -18,3 +20,6 @@ class Topics(Struct, frozen=True):
 
 TOPICS = Topics()
 """The default names."""
+
+SINGLE_PARTITION: Final = ("examples", "model_events")
+"""One learner reads the examples, in order; model events are few and read as one story."""

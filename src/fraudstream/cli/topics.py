@@ -7,9 +7,7 @@ import typer
 from fraudstream import settings
 from fraudstream.adapters import kafka_admin
 from fraudstream.errors import SettingsError
-
-# One learner reads the examples, in order; model events are few and read as one story.
-SINGLE_PARTITION = ("examples", "model_events")
+from fraudstream.topics import SINGLE_PARTITION
 
 
 def register(app: typer.Typer) -> None:

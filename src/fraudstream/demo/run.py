@@ -31,6 +31,7 @@ from fraudstream.embedded import KafkaServer, RedisServer, start_kafka, start_re
 from fraudstream.models.history import warm_states
 from fraudstream.services import startup
 from fraudstream.services.health import read_status
+from fraudstream.topics import SINGLE_PARTITION
 
 HISTORY_DAYS: Final = 45
 TRAIN_FROM_DAY: Final = 8  # the days before fill the windows
@@ -144,9 +145,12 @@ class _Demo:
         broker: Any = self._options.broker
         kafka = self._stack.enter_context(start_kafka(self._directory / "kafka", prefer=broker, progress=self._say))
         redis = self._stack.enter_context(start_redis(self._directory / "redis"))
-        names = settings.TopicSettings().model_dump().values()
+        names = settings.TopicSettings().model_dump()
+        wanted: dict[str, tuple[int, dict[str, str]]] = {
+            name: (1 if field in SINGLE_PARTITION else PARTITIONS, {}) for field, name in names.items()
+        }
         # A metadata request of a client makes Tansu create a topic, so ask for all of them before anybody else does.
-        kafka_admin.create({"bootstrap.servers": kafka.bootstrap_servers}, {name: (PARTITIONS, {}) for name in names})
+        kafka_admin.create({"bootstrap.servers": kafka.bootstrap_servers}, wanted)
         return kafka, redis
 
     def _environment(self, kafka: KafkaServer, redis: RedisServer) -> dict[str, str]:

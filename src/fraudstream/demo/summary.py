@@ -71,8 +71,10 @@ def _learning(outcome: Mapping[str, Any]) -> list[str]:
     lost = f" + UNACCOUNTED {labels['unaccounted']:,}" if labels["unaccounted"] else ""
     lines = [f"labels {labels['produced']:,}: {ways}{lost}; examples {outcome['examples']:,}"]
     if outcome["examples"]:
-        figures = ", ".join(f"{name} {value:.4f}" for name, value in loss.items())
+        figures = ", ".join(f"{name} {value:.4f}" for name, value in loss.items() if value is not None)
         lines.append(f"log-loss under late labels (lower is better): {figures}")
+    if outcome["model_events"]:
+        lines.append("model events: " + ", ".join(f"{name} {n}" for name, n in outcome["model_events"].items()))
     if outcome["drift_began"]:
         after = outcome["drift_alarm_after_s"]
         lines.append("drift: " + (f"alarmed {after} s after it began" if after is not None else "began, not alarmed"))

@@ -42,6 +42,7 @@ class Tally:
     labels: int = 0
     examples: int = 0
     log_loss_sums: dict[str, float] = field(default_factory=lambda: dict.fromkeys(SCORES, 0.0))
+    online_said: int = 0
     model_events: Counter[str] = field(default_factory=Counter)
     latest_model_events: deque[tuple[int, str]] = field(default_factory=lambda: deque(maxlen=EVENTS_SHOWN_MAX))
     drift_begins_with: str | None = None
@@ -111,8 +112,9 @@ class Tally:
         self._learned.add(example.transaction_id)
         self.examples += 1
         scores = {"champion": example.champion_score, "decided": example.score}
-        # Before its first example the online model says nothing; the champion's word is taken for it.
+        # Before it has learned the online model says nothing; the champion's word is taken for it until then.
         scores["online"] = example.champion_score if example.online_score is None else example.online_score
+        self.online_said += example.online_score is not None
         for name, score in scores.items():
             right = score if example.is_fraud else 1.0 - score
             self.log_loss_sums[name] -= math.log(max(right, PROBABILITY_MIN))
@@ -131,7 +133,8 @@ class Tally:
     @property
     def log_loss(self) -> dict[str, float | None]:
         """Mean log-loss of the champion's scores, the online model's and those that decided, over all examples."""
-        return {name: total / self.examples if self.examples else None for name, total in self.log_loss_sums.items()}
+        said = {"champion": self.examples, "online": self.online_said, "decided": self.examples}
+        return {name: sums / self.examples if said[name] else None for name, sums in self.log_loss_sums.items()}
 
     @property
     def verdicts(self) -> dict[str, int]:
