@@ -95,9 +95,8 @@ class Way:
                 values.append(1e6 * seconds / len(todo))
 
 
-def ways(aof: str, no_aof: str, connection: dict[str, Any], clock_ms: Callable[[], int]) -> list[Way]:
+def ways(aof: str, no_aof: str, careful: Publisher, careless: Publisher, clock_ms: Callable[[], int]) -> list[Way]:
     features = FeatureSet.default()
-    careful, careless = KafkaPublisher(connection), CarelessPublisher(connection)
     plans: list[tuple[str, str, type[RedisStore], Publisher]] = [
         ("all guarantees", aof, RedisStore, careful),
         ("no fence and watermark", aof, UncheckedStore, careful),
@@ -118,18 +117,22 @@ def ways(aof: str, no_aof: str, connection: dict[str, Any], clock_ms: Callable[[
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--broker", choices=["apache", "tansu"], default="apache")
     parser.add_argument("--batch", type=int, default=1024)
     options = parser.parse_args()
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        broker = stack.enter_context(start_kafka(scratch / "kafka"))
+        broker = stack.enter_context(start_kafka(scratch / "kafka", prefer=options.broker))
         aof = stack.enter_context(start_redis(scratch / "aof", append_only=True))
         no_aof = stack.enter_context(start_redis(scratch / "memory"))
         connection = {"bootstrap.servers": broker.bootstrap_servers}
+        careful, careless = KafkaPublisher(connection), CarelessPublisher(connection)
+        stack.callback(careless.close)
+        stack.callback(careful.close)
         kafka_admin.create(connection, dict.fromkeys((TOPICS.alerts, TOPICS.decisions), (4, {})))
         todo = records(BLOCK_RECORDS * (options.rounds + 1), 11, 0)
         now_ms = todo[-1].timestamp
-        all_ways = ways(aof.url, no_aof.url, connection, lambda: now_ms)
+        all_ways = ways(aof.url, no_aof.url, careful, careless, lambda: now_ms)
         for turn in range(options.rounds + 1):
             part = todo[turn * BLOCK_RECORDS : (turn + 1) * BLOCK_RECORDS]
             for way in all_ways[turn % len(all_ways) :] + all_ways[: turn % len(all_ways)]:

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import redis
+from redis.connection import AbstractConnection
 
 from fraudstream.adapters.redis_keys import CENSUS_TTL_MS, Keys, StoreSettings, row_ttl_ms
 from fraudstream.adapters.redis_store import RedisStore
@@ -15,6 +17,7 @@ from fraudstream.core.ports import Commit, CommitStatus, LabelStatus, Lease
 from fraudstream.embedded import start_redis
 from fraudstream.errors import SettingsError, StateUnavailable
 from fraudstream.events import Contribution, Decision
+from fraudstream.testing import Driver, card_transaction
 from tests.support.desk import DAY_MS, FEATURES, HOUR_MS, NOON_MS, Desk, label, transaction
 from tests.support.documented_keys import undocumented
 from tests.support.servers import Redis
@@ -222,6 +225,41 @@ def test_a_row_takes_little_more_than_its_bytes(redis_url: str, redis_client: re
         for key in redis_client.scan_iter(f"*:row:{entity.name}:*"):
             size = redis_client.memory_usage(key, samples=0) or 0
             assert entity.layout.row_bytes < size <= entity.layout.row_bytes + 250, key
+    store.close()
+
+
+# --- round trips -------------------------------------------------------------------------------------------------------
+
+
+def test_a_micro_batch_is_one_round_trip_to_gather_and_one_to_commit(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it holds: new and known cards, retries, early labels, records that are none. Also one that comes again."""
+    features = FeatureSet.default()
+    sent: list[int] = []
+    send = AbstractConnection.send_packed_command
+
+    def counting(self: AbstractConnection, command: Any, check_health: bool = True) -> None:
+        sent.append(1)
+        send(self, command, check_health)
+
+    store = RedisStore(redis_url, features)
+    with Driver(store=store, features=features) as driver:
+        driver.label("t5", is_fraud=True)
+        driver.pipe(
+            *(card_transaction(transaction_id=f"w{n}") for n in range(3))
+        )  # connects, loads scripts, names its model
+        driver.append(*(card_transaction(transaction_id=f"t{n}", card_id=f"c{n}") for n in range(200)))
+        driver.append(card_transaction(transaction_id="t7"), b"{", key="c1")
+        monkeypatch.setattr(AbstractConnection, "send_packed_command", counting)
+        done = driver.run(acknowledge=False)
+        assert done is not None
+        assert (done.decided, done.duplicates, done.rejected) == (200, 1, 1)
+        assert len(sent) == 2
+        sent.clear()
+        again = driver.run()
+        assert again is not None
+        assert (again.repeated, len(sent)) == (200, 2)
     store.close()
 
 
