@@ -14,6 +14,7 @@ from fraudstream.errors import BrokerUnavailable, SettingsError, StillBuilding
 from fraudstream.events import Decision
 from fraudstream.services.health import Health
 from fraudstream.services.late_labels import Indexer, open_late_labels
+from fraudstream.services.startup import store_settings
 from fraudstream.settings import Settings
 
 
@@ -162,3 +163,9 @@ def test_only_a_worker_that_labels_opens_an_index(tmp_path: Path) -> None:
     assert open_late_labels(Settings()) is None
     assert open_late_labels(Settings(late_labels={"path": tmp_path / "x"}, roles=["score"])) is None
     assert not (tmp_path / "x").exists()
+
+
+def test_a_late_verdict_is_kept_as_long_as_its_decision_in_the_index(tmp_path: Path) -> None:
+    """The store is told the retention of the index: a verdict that left before would count a second time."""
+    config = Settings(late_labels={"path": tmp_path, "retention_days": 400})
+    assert store_settings(config.redis, config.late_labels).late_retention_ms == 400 * 86_400_000
