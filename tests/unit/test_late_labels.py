@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from tests.support.codec_records import PlainRecord
 from tests.support.decisions import a_decision
 from tests.support.waiting import wait_until
@@ -96,6 +97,19 @@ def test_what_is_no_decision_is_said_and_passed_over(caplog: pytest.LogCaptureFi
         Indexer(index, lambda _: reader).step(reader)
     assert (sorted(index.decisions), index.offsets) == (["t1", "t2"], {0: 10})
     assert "partition 0 offset 8 holds no decision" in caplog.text
+
+
+def test_provisional_decisions_are_passed_over() -> None:
+    """What was answered without state is no decision to join a label with; the final one of its transaction is."""
+    final = a_decision(transaction_id="t1")
+    guess = Message(PlainRecord(encode_decision(replace(final, degraded=True, features=b"")), partition=0, offset=0))
+    index = RememberingIndex()
+    reader = ListedReader([guess], [message("t1", 1)])
+    indexer = Indexer(index, lambda _: reader)
+    indexer.step(reader)
+    assert (index.decisions, index.offsets) == ({}, {0: 1})
+    indexer.step(reader)
+    assert indexer.find(["t1"]) == [final]
 
 
 def test_decisions_deleted_before_they_were_read_are_said(caplog: pytest.LogCaptureFixture) -> None:
