@@ -6,7 +6,7 @@ acknowledge last. Nothing may escape an agent: Faust acknowledges the event of a
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -171,7 +171,16 @@ def learn_role(settings: Settings, learner: "Learner", health: Health) -> Role:
         health.totals.update({f"examples_{name}": n for name, n in done.tally.items()})
         return True
 
-    return _role("learn", settings, health, start, batch, left=lambda _partition: learner.release())
+    async def expired(tp: TP, wanted: int, first: int, log_end: int) -> int:
+        if wanted == 0:  # everything there is was asked for
+            log.warning("examples before offset %d are gone: what is learned begins there", first)
+            return 0
+        lost = await skip_expired(tp, wanted, first, log_end, settings.on_offsets_expired)
+        if wanted > log_end:  # another log: the state's offset would hide its examples until it is reached
+            await runner.call("learn", lambda: True, lambda: learner.begin_anew(first))
+        return lost
+
+    return _role("learn", settings, health, start, batch, left=lambda _partition: learner.release(), expired=expired)
 
 
 def _role(
@@ -182,6 +191,7 @@ def _role(
     batch: Any,
     *,
     left: Callable[[int], None] = lambda _partition: None,
+    expired: Callable[[TP, int, int, int], Awaitable[int]] | None = None,
 ) -> Role:
     kafka = settings.kafka
     topics = {"score": settings.topics.transactions, "label": settings.topics.labels, "learn": settings.topics.examples}
@@ -196,10 +206,9 @@ def _role(
         starts: dict[TP, int] = await or_end(role, start(role, committed))
         return starts
 
-    async def expired(tp: TP, wanted: int, first: int, log_end: int) -> None:
-        health.totals["expired"] += await or_end(
-            role, skip_expired(tp, wanted, first, log_end, settings.on_offsets_expired)
-        )
+    async def gone(tp: TP, wanted: int, first: int, log_end: int) -> None:
+        skip = expired or partial(skip_expired, policy=settings.on_offsets_expired)
+        health.totals["expired"] += await or_end(role, skip(tp, wanted, first, log_end))
 
     transport = MicroBatchTransport(
         app,
@@ -207,7 +216,7 @@ def _role(
         batches_open_max=BATCHES_OPEN_MAX,
         fetch_wait_max_ms=kafka.fetch_wait_max_ms,
         on_assigned=assigned,
-        on_expired=expired,
+        on_expired=gone,
     )
     app.transport = transport
     role = Role(name, app, transport)

@@ -307,3 +307,16 @@ def test_a_lease_of_before_is_none(caplog: pytest.LogCaptureFixture) -> None:
     store._parts["state"] = b"?"
     with pytest.raises(StateUnavailable, match="another learner"):
         learner(store).take()
+
+
+def test_another_topic_is_learned_from_its_beginning() -> None:
+    """A topic that was made anew has lower offsets than were learned up to: none of them is taken for learned."""
+    store = MemoryLearnerStore()
+    one = learner(store)
+    one.take()
+    one.process(records(list(examples(500))))
+    one.begin_anew(0)
+    assert one.learner.counts["learned"] == 0
+    one.process(records(list(examples(30, seed=2))))
+    assert one.learner.counts["learned"] == 30
+    assert learner(store).take() == 30

@@ -89,13 +89,19 @@ class Learner:
                 if not isinstance(error, OtherSnapshot):
                     unpublished = [self._unreadable(error, lease)]
                 learner = OnlineLearner(self._subject, self._settings)
-                begun = self._store.begin_anew(lease, from_offset=0)
-                if begun is None:
-                    raise StateUnavailable("another learner began meanwhile") from error
-                lease = begun
+                lease = self._anew(lease, 0)
         self._publish(unpublished)
         self._lease, self._learner = lease, learner
         return lease.watermark + 1
+
+    def begin_anew(self, first: int) -> None:
+        """Forget what was learned and go on at `first`: the topic is another one. Raises `StateUnavailable`."""
+        if self._lease is None:
+            self.take()
+        assert self._lease is not None
+        self._lease = self._anew(self._lease, first)
+        self._learner = OnlineLearner(self._subject, self._settings)
+        log.error("%s is another topic than was learned from: what was learned is dropped", self._topics.examples)
 
     def release(self) -> None:
         """Forget the state: the partition was revoked."""
@@ -129,6 +135,12 @@ class Learner:
         self._lease = replace(lease, watermark=fresh[-1].offset, parts={})
         self._publish(learner.events)
         return Learned(Ending.DONE, learner.counts - before)
+
+    def _anew(self, lease: LearnerLease, from_offset: int) -> LearnerLease:
+        begun = self._store.begin_anew(lease, from_offset=from_offset)
+        if begun is None:
+            raise StateUnavailable("another learner began meanwhile")
+        return begun
 
     def _learn(self, lease: LearnerLease, records: Sequence[Record]) -> list[Sighting]:
         """Learn from each that is new; the transactions that were learned from."""
