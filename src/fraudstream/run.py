@@ -37,6 +37,8 @@ def worker(settings: Settings) -> int:
     if parts.late_labels:
         parts.late_labels.indexer.tell = health.teller("late labels")
         parts.late_labels.indexer.start()
+    if parts.watching:
+        parts.watching.start(health)
     if parts.online.learner is not None:
         roles.append(learn_role(settings, parts.online.learner, health))
     for publisher in (*parts.publishers, *parts.online.publishers):

@@ -23,6 +23,7 @@ from pydantic_settings import (
 
 from fraudstream import codec, topics
 from fraudstream.core.learning import Policy
+from fraudstream.core.quality_figures import CostMatrix
 from fraudstream.errors import SettingsError
 
 PREFIX: Final = "FRAUDSTREAM_"
@@ -105,7 +106,7 @@ class LearnSettings(_Section):
     classifier: str = ""
     params: dict[str, Any] = Field(default_factory=dict)
     pickle_key: SecretStr = SecretStr("")
-    learning_rate: float = Field(default=0.0001, gt=0, le=1)
+    learning_rate: float = Field(default=0.0003, gt=0, le=1)
     l2: float = Field(default=0.0, ge=0, le=1)
     warm_up: int = Field(default=2_000, ge=100)
     legit_share: float = Field(default=1.0, gt=0, le=1)
@@ -140,6 +141,29 @@ class TopicSettings(_Section):
     model_events: str = topics.TOPICS.model_events
 
 
+class DriftSettings(_Section):
+    """When drift is an alarm."""
+
+    alarms_per_month: float = Field(default=1.0, gt=0, le=1_000)
+    look_every_s: float = Field(default=10.0, ge=0.5, le=3_600)
+    cool_down_h: float = Field(default=24.0, ge=0, le=24 * 90)
+    reject_share_max: float = Field(default=0.01, gt=0, le=1)
+
+
+class QualitySettings(_Section):
+    """What alerts, and frauds without one, cost (major units); how many alerts a day can be looked into."""
+
+    alerts_per_day: int = Field(default=100, ge=1)
+    review_cost: float = Field(default=5.0, ge=0)
+    false_block_cost: float = Field(default=20.0, ge=0)
+    saved_share: float = Field(default=1.0, ge=0, le=1)
+    lost_share: float = Field(default=1.0, ge=0)
+
+    def matrix(self) -> CostMatrix:
+        """The costs alone."""
+        return CostMatrix(self.review_cost, self.saved_share, self.lost_share, self.false_block_cost)
+
+
 class Settings(BaseSettings):
     """Everything that can be set."""
 
@@ -154,6 +178,8 @@ class Settings(BaseSettings):
     limits: LimitSettings = LimitSettings()
     topics: TopicSettings = TopicSettings()
     learn: LearnSettings = LearnSettings()
+    drift: DriftSettings = DriftSettings()
+    quality: QualitySettings = QualitySettings()
     roles: Annotated[tuple[Role, ...], NoDecode] = ("score", "label", "learn")
     publish_decisions: bool = True
     batch_records_max: int = Field(default=1024, ge=1, le=10_000)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from fraudstream.cli import benchmark, demo, inspect, learner, models, topics, worker
+from fraudstream.cli import benchmark, demo, drift, inspect, learner, models, quality, topics, worker
 from fraudstream.errors import FraudstreamError
 
 app = typer.Typer(
@@ -20,7 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for module in (demo, worker, topics, models, inspect, learner, benchmark):
+for module in (demo, worker, topics, models, inspect, learner, drift, quality, benchmark):
     module.register(app)
 
 

@@ -15,10 +15,15 @@ import numpy.typing as npt
 from msgspec import Struct
 
 from fraudstream.core import spec as specs
-from fraudstream.core.census import Monitor
+from fraudstream.core.census import SCORE, Monitor
+from fraudstream.core.drift import Null
 from fraudstream.core.features import FeatureSet
+from fraudstream.core.watch import Bins, Reference
 from fraudstream.core.windows import FloatArray
 from fraudstream.errors import ModelError, SettingsError
+
+# A window that sees a sudden drift: large enough for a hundred transactions in the rarest bin of the scores.
+RECENT_TRANSACTIONS: Final = 10_000
 
 Matrix = npt.NDArray[np.float32]
 
@@ -114,11 +119,15 @@ class FeatureBaseline(Struct, frozen=True):
     """One feature in the reference period and what it is like for legitimate transactions.
 
     Bin `i` of `counts` holds the values v with `edges[i-1] < v <= edges[i]`; the first and the last bin are open.
+    `null_day` and `null_recent` tell what the stability index of a day, and of the last `Baseline.recent` transactions, is
+    without drift; None (also in versions that were trained before it was learned): independence is assumed.
     """
 
     edges: tuple[float, ...]
     counts: tuple[int, ...]
     legit_median: float
+    null_day: Null | None = None
+    null_recent: Null | None = None
 
 
 class ScoreBaseline(Struct, frozen=True):
@@ -126,6 +135,15 @@ class ScoreBaseline(Struct, frozen=True):
 
     edges: tuple[float, ...]
     counts: tuple[int, ...]
+    null_day: Null | None = None
+    null_recent: Null | None = None
+
+
+class RateBaseline(Struct, frozen=True):
+    """Something counted a day: mean and standard deviation over the days before and in the reference period."""
+
+    mean: float
+    sd: float
 
 
 class Baseline(Struct, frozen=True):
@@ -136,11 +154,23 @@ class Baseline(Struct, frozen=True):
     transactions: int
     features: dict[str, FeatureBaseline]
     score: ScoreBaseline
+    recent: int = RECENT_TRANSACTIONS
+    daily: RateBaseline | None = None
 
     def monitor(self, features: FeatureSet) -> Monitor:
         """What commits count, so that it can be compared with this."""
         edges = {name: self.features[name].edges for name in features.names}
         return Monitor(edges, self.score.edges, features.extra_counts)
+
+    def reference(self, features: FeatureSet) -> Reference:
+        """What the watch compares with. Features of the calendar are told, but never alarm: they drift with the clock."""
+        bins = {
+            name: Bins(of.counts, of.null_day, of.null_recent, told_only=bool(features.spec.features[name].calendar))
+            for name, of in self.features.items()
+        }
+        bins[SCORE] = Bins(self.score.counts, self.score.null_day, self.score.null_recent)
+        daily = None if self.daily is None else (self.daily.mean, self.daily.sd)
+        return Reference(bins, self.recent, daily)
 
 
 @dataclass(frozen=True)

@@ -96,6 +96,7 @@ class OnnxModel:
         baseline = artefact.baseline()
         self._explainer = Explainer(own, baseline.features, self._scorer)
         self._monitor = baseline.monitor(own)
+        self.reference = baseline.reference(own)
 
     @property
     def name(self) -> str:

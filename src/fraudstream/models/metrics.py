@@ -10,14 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from fraudstream.core.features import DAY_MS
+from fraudstream.core.quality import LOG_LOSS_CLIP
 from fraudstream.core.windows import FloatArray, IntArray
 
 BoolArray = npt.NDArray[np.bool_]
 
 CARDS_PER_DAY: Final = 100  # the k of CP@100: what a team of analysts can call in a day
 ECE_BINS: Final = 10
-# Scores of exactly 0 and 1 would make one wrong answer infinitely bad; scikit-learn clips float32 probabilities so too.
-LOG_LOSS_CLIP: Final = float(np.finfo(np.float32).eps)
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ def render(evaluation: Evaluation) -> str:
         '<section class="plots">',
         *(f"<figure><h2>{escape(name)}</h2><p>{escape(text)}</p>{svg}</figure>" for name, text, svg in plots),
         "</section>",
-        _table("All figures", ("figure", "value"), [(label_of(k), figure(v)) for k, v in report.metrics.items()]),
+        table("All figures", ("figure", "value"), [(label_of(k), figure(v)) for k, v in report.metrics.items()]),
         _slices_table(report),
         _days_table(report),
         f"<footer>{escape(_footer(report))}</footer>",
@@ -213,7 +213,7 @@ def _days_plot(report: Report) -> str:
 def _slices_table(report: Report) -> str:
     columns = list(next(iter(report.slices.values()), {}))
     rows = [(name, *(figure(values[column]) for column in columns)) for name, values in report.slices.items()]
-    return _table("By slice", ("slice", *map(label_of, columns)), rows)
+    return table("By slice", ("slice", *map(label_of, columns)), rows)
 
 
 def _days_table(report: Report) -> str:
@@ -226,10 +226,11 @@ def _days_table(report: Report) -> str:
         )
         for day in report.days
     ]
-    return _table("By day", ("date", "transactions", "frauds", "alerts", "right", "precision", "recall"), rows)
+    return table("By day", ("date", "transactions", "frauds", "alerts", "right", "precision", "recall"), rows)
 
 
-def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of text with its title."""
     columns = "".join(f"<th>{escape(name)}</th>" for name in head)
     lines = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return (

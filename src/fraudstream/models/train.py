@@ -25,7 +25,7 @@ from fraudstream.core.windows import FloatArray, IntArray
 from fraudstream.errors import SettingsError
 from fraudstream.models import artefact as parts
 from fraudstream.models import card, metrics
-from fraudstream.models.baseline import feature_baselines, score_baseline
+from fraudstream.models.baseline import Earlier, feature_baselines, score_baseline
 from fraudstream.models.champion import OnnxScorer
 from fraudstream.models.estimators import DEFAULT_ESTIMATOR, DEFAULT_PARAMS, LEGIT_SHARE, Fitted, fit, make_estimator
 from fraudstream.models.export import check_parity, to_onnx
@@ -162,13 +162,15 @@ def train(settings: TrainSettings, on_progress: OnProgress | None = None) -> par
     sample = _parity_sample(rows, settings.known_until_ms, settings.seed)
     expected = fitted.score(rows.matrix[sample])
     newest = _newest(settings, rows)
-    newest_scores = newest.scored(OnnxScorer(model, len(settings.features.names))(newest.matrix))
+    scorer = OnnxScorer(model, len(settings.features.names))
+    newest_scores = newest.scored(scorer(newest.matrix))
     if settings.label_delay_ms >= settings.validation_ms:
         thresholds = _recent(thresholds, newest_scores)
     limits = [t for t in (thresholds.review, thresholds.block) if t is not None]
     parity = check_parity(model, rows.matrix[sample], expected, limits)
     golden = _golden(rows.matrix[sample], expected)
-    baseline = _baseline(settings, newest, known, newest_scores.scores)
+    earlier = _earlier(settings, history, rows, newest)
+    baseline = _baseline(settings, newest, known, newest_scores.scores, past=(earlier, scorer(earlier.matrix)))
     tell("register", 0, 0)
     training = _training_part(settings, history, known, fitted)
 
@@ -305,13 +307,36 @@ def _recent(validated: parts.ThresholdsPart, newest: Scored) -> parts.Thresholds
     return parts.ThresholdsPart(review, block, validated.alerts_per_day, validated.block_precision)
 
 
-def _baseline(settings: TrainSettings, newest: Rows, known: Rows, scores: FloatArray) -> parts.Baseline:
+def _earlier(settings: TrainSettings, history: History, rows: Rows, newest: Rows) -> Rows:
+    """What came before the reference period, without the beginning, where windows were still filling, if enough is left."""
+    until_ms = int(newest.times_ms[0])
+    filled_ms = history.first_ms + settings.features.horizon_ms
+    enough_ms = until_ms - 3 * (settings.until_ms - until_ms)
+    third_ms = settings.from_ms + (until_ms - settings.from_ms) // 3
+    return rows.span(filled_ms if filled_ms < enough_ms else third_ms, until_ms)
+
+
+def _baseline(
+    settings: TrainSettings, newest: Rows, known: Rows, scores: FloatArray, *, past: tuple[Rows, FloatArray]
+) -> parts.Baseline:
+    """The reference: bins of the newest stretch, and of `past` (rows and their scores) what chance does to them."""
+    earlier, earlier_scores = past
+    chance = Earlier(earlier.times_ms, settings.until_ms - int(newest.times_ms[0]))
+    names = settings.features.names
     return parts.Baseline(
         from_time=write_time(int(newest.times_ms[0])),
         until_time=write_time(settings.until_ms),
         transactions=len(scores),
-        features=feature_baselines(settings.features.names, newest.matrix, known.matrix, known.frauds),
-        score=score_baseline(scores),
+        features=feature_baselines(
+            names,
+            newest.matrix,
+            fitted=known.matrix,
+            fitted_frauds=known.frauds,
+            past=chance,
+            past_matrix=earlier.matrix,
+        ),
+        score=score_baseline(scores, chance, earlier_scores),
+        daily=chance.daily(),
     )
 
 

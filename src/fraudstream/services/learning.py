@@ -29,6 +29,7 @@ from fraudstream.errors import StateUnavailable
 from fraudstream.events import Example, ModelEvent, ModelEventKind, Record
 from fraudstream.models.learner import LearnerSettings, OnlineLearner, OtherSnapshot, Subject
 from fraudstream.models.online import UnreadableSnapshot
+from fraudstream.services.judging import Judge
 from fraudstream.services.scoring import Ending
 from fraudstream.topics import Topics
 
@@ -56,7 +57,9 @@ class Learner:
         *,
         clock_ms: Callable[[], int],
         topics: Topics | None = None,
+        judge: Judge | None = None,
     ) -> None:
+        self._judge = judge or Judge()
         self._subject = subject
         self._settings = settings
         self._store = store
@@ -91,6 +94,7 @@ class Learner:
                 learner = OnlineLearner(self._subject, self._settings)
                 lease = self._anew(lease, 0)
         self._publish(unpublished)
+        self._judge.load(lease.parts)
         self._lease, self._learner = lease, learner
         return lease.watermark + 1
 
@@ -127,7 +131,7 @@ class Learner:
         learner, before = self._learner, Counter(self._learner.counts)
         learner.events = []
         seen = self._learn(lease, fresh)
-        status = self._store.commit(LearnerCommit(lease, fresh[-1].offset, learner.dump(), seen))
+        status = self._store.commit(LearnerCommit(lease, fresh[-1].offset, learner.dump() | self._judge.parts(), seen))
         if status is CommitStatus.FENCED:
             return Learned(Ending.FENCED)
         if status is not CommitStatus.APPLIED:
@@ -154,12 +158,15 @@ class Learner:
         sightings = [Sighting(example.transaction_id, example.event_time_ms) for _, example in examples]
         known = self._store.seen(lease, sightings) if sightings else []
         seen: dict[str, Sighting] = {}
+        new: list[Example] = []
         for (record, example), sighting, repeated in zip(examples, sightings, known, strict=True):
             if repeated or sighting.transaction_id in seen:
                 self._learner.counts["repeated"] += 1
                 continue
             seen[sighting.transaction_id] = sighting
+            new.append(example)
             self._learner.take(example, record.timestamp, f"{record.partition}:{record.offset}")
+        self._judge.judge(new)
         return list(seen.values())
 
     def _publish(self, events: Sequence[ModelEvent]) -> None:

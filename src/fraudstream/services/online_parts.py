@@ -8,6 +8,7 @@ from fraudstream.adapters.redis_learner import RedisLearnerStore
 from fraudstream.core.features import FeatureSet
 from fraudstream.core.learning import GuardLimits
 from fraudstream.core.ports import Model
+from fraudstream.services.judging import Judge
 from fraudstream.services.online import BlendedModel, Evaluate, LoadAny, OnlineWatch
 from fraudstream.settings import LearnSettings, Settings
 from fraudstream.topics import Topics
@@ -44,6 +45,9 @@ class OnlineParts:
                 out,
                 clock_ms=clock_ms,
                 topics=Topics(**settings.topics.model_dump()),
+                judge=Judge(
+                    {f"{champion.name} {champion.version}": (champion.review_threshold, champion.block_threshold)}
+                ),
             )
 
     def start(self) -> None:

@@ -18,7 +18,8 @@ from fraudstream.services.labelling import Labeller
 from fraudstream.services.late_labels import LateLabels, open_late_labels
 from fraudstream.services.online_parts import OnlineParts
 from fraudstream.services.scoring import Scorer
-from fraudstream.settings import LateLabelSettings, RedisSettings, Settings
+from fraudstream.services.watch_parts import Watching
+from fraudstream.settings import RedisSettings, Settings
 from fraudstream.topics import Topics
 
 log = logging.getLogger("fraudstream.start")
@@ -38,12 +39,15 @@ class Parts:
     guesser: Guesser | None
     online: OnlineParts
     late_labels: LateLabels | None = None
+    watching: Watching | None = None
 
     def close(self) -> None:
         """Wait for what is under way and give connections back."""
         self.online.close()
         if self.late_labels:
             self.late_labels.close()
+        if self.watching:
+            self.watching.close()
         for publisher in self.publishers:
             publisher.close()
         self.store.close()
@@ -62,7 +66,7 @@ def open_store(settings: Settings, features: FeatureSet) -> RedisStore:
         store = RedisStore(
             settings.redis.url.get_secret_value(),
             features,
-            store_settings(settings.redis, settings.late_labels),
+            store_settings(settings.redis),
             timeout_s=settings.redis.timeout_s,
         )
     except ValueError:  # its text may quote the password
@@ -74,22 +78,20 @@ def open_store(settings: Settings, features: FeatureSet) -> RedisStore:
     return store
 
 
-def store_settings(redis: RedisSettings, late_labels: LateLabelSettings | None = None) -> StoreSettings:
+def store_settings(redis: RedisSettings) -> StoreSettings:
     """The part of the settings that decides how state is kept."""
-    late_labels = late_labels or LateLabelSettings()
     return StoreSettings(
         prefix=redis.prefix,
         retention_ms=redis.decision_retention_days * DAY_MS,
         transactions_per_day=redis.transactions_per_day,
         parked_labels_max=redis.parked_labels_max,
-        late_retention_ms=late_labels.retention_days * DAY_MS,
     )
 
 
 def check_broker(settings: Settings) -> None:
     """Is the broker there, with the topics the roles need? Raises `BrokerUnavailable` or `SettingsError`."""
     topics = settings.topics
-    needed = {"score": [topics.transactions, topics.alerts, topics.transactions_dead_letter]}
+    needed = {"score": [topics.transactions, topics.alerts, topics.transactions_dead_letter, topics.model_events]}
     needed["label"] = [topics.labels, topics.labels_dead_letter, topics.examples]
     if settings.late_labels.path:
         needed["label"].append(topics.decisions)
@@ -140,8 +142,11 @@ def build(settings: Settings) -> Parts:
             limits=limits,
             publish_decisions=settings.publish_decisions,
         )
+    watching = None
+    if "score" in settings.roles:
+        watching = Watching(settings, champion, open_store(settings, features), now_ms)
     publishers = score_out, label_out, guess_out
-    return Parts(features, champion, store, publishers, scorer, labeller, guesser, online, late_labels)
+    return Parts(features, champion, store, publishers, scorer, labeller, guesser, online, late_labels, watching)
 
 
 def now_ms() -> int:

@@ -1,0 +1,222 @@
+"""From censuses to checks: the last day and the last transactions against the reference, feature by feature."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import numpy as np
+from msgspec import Struct, field
+
+from fraudstream.core.alarms import AlarmBook, Check
+from fraudstream.core.census import SCORE, SCORE_UNIT, Counts
+from fraudstream.core.drift import Null, alpha_of, chi2_quantile, jensen_shannon, kolmogorov_smirnov, psi, psi_limit
+from fraudstream.core.quality import SQUARE_UNIT, UNIT, Tallies
+from fraudstream.core.windows import FloatArray, IntArray
+
+# Below this a window says nothing: a bin of a tenth would hold fifty.
+TRANSACTIONS_MIN: Final = 500
+# A trickle or a flood is an alarm from here on, whatever the days before were like.
+RATE_MARGIN: Final = 0.25
+# Rejected records of the recent ones, at least: two among ten are no rate.
+REJECTED_MIN: Final = 20
+# Frauds of a stretch, at least: the mean of their losses is then known to a tenth of their spread, or better.
+FRAUDS_MIN: Final = 100
+# Frauds of one campaign resemble each other: twice the variance of independent ones, as measured on simulated months.
+CAMPAIGNS: Final = 2.0
+# Checks that labels allow: the frauds' loss, and ADWIN on the log-loss and on the score.
+LABEL_CHECKS: Final = 3
+# New keys and missing fields are an alarm from this share of a day's transactions on.
+SHARE_MAX: Final = 0.05
+
+
+class Bins(Struct, frozen=True):
+    """The reference counts of one feature, or of the score, and what chance does; `told_only`: it drifts with the clock."""
+
+    counts: tuple[int, ...]
+    null_day: Null | None
+    null_recent: Null | None
+    told_only: bool = False
+
+
+class Reference(Struct, frozen=True):
+    """What is compared with. `recent` transactions make the recent window; `daily` are mean and deviation of a day's."""
+
+    bins: dict[str, Bins]
+    recent: int
+    daily: tuple[float, float] | None = None
+
+
+class Limits(Struct, frozen=True):
+    """What the user sets: false alarms a month over all checks, and the share of rejected records that is too much."""
+
+    alarms_per_month: float = 1.0
+    reject_share_max: float = 0.01
+
+
+def checks(reference: Reference, day: Counts | None, recent: Counts | None, limits: Limits) -> list[Check]:
+    """Every figure against its limit. A window that is not full yet, or has too few transactions, is None or left out."""
+    per_day = day.transactions if day is not None else 0
+    found: list[Check] = []
+    windows = [(kind, counts) for kind, counts in (("day", day), ("recent", recent)) if counts is not None]
+    judged = 2 * sum(not bins.told_only for bins in reference.bins.values()) + 1 + LABEL_CHECKS
+    for kind, counts in windows:
+        if counts.transactions < TRANSACTIONS_MIN:
+            continue
+        per_month = 30.0 if kind == "day" else 30.0 * max(1.0, per_day / max(counts.transactions, 1))
+        alpha = alpha_of(limits.alarms_per_month, judged, per_month)
+        for name, bins in reference.bins.items():
+            # A history shorter than some such windows teaches nothing of them; a day scatters more, so its limit is safe.
+            null = bins.null_day if kind == "day" else bins.null_recent or bins.null_day
+            found.append(_shift(name, kind, bins, null=null, now=counts.bins[name], alpha=alpha))
+    if day is not None and reference.daily is not None:
+        found.append(_arrivals(day, reference.daily, alpha_of(limits.alarms_per_month, judged, 30.0)))
+    if day is not None and day.transactions >= TRANSACTIONS_MIN:
+        found += _shares(day)
+    if recent is not None:
+        found += _rejects(recent, limits.reject_share_max)
+    return found
+
+
+def _shift(name: str, kind: str, bins: Bins, *, null: Null | None, now: IntArray, alpha: float) -> Check:
+    reference = np.array(bins.counts)
+    value = psi(reference, now)
+    n = int(now.sum())
+    limit = psi_limit(null, len(reference), alpha=alpha, reference=int(reference.sum()), now=n)
+    shares = now / max(n, 1), reference / max(int(reference.sum()), 1)
+    most = int(np.argmax(np.abs(shares[0] - shares[1])))
+    subject = "score" if name == SCORE else name
+    where = _where(most, len(reference))
+    message = (
+        f"{subject}: {shares[0][most]:.1%} of the {'last day' if kind == 'day' else 'last transactions'} lie {where}, "
+        f"{shares[1][most]:.1%} did in the reference period"
+    )
+    values = {
+        "jensen_shannon": jensen_shannon(reference, now),
+        "kolmogorov_smirnov": kolmogorov_smirnov(reference, now),
+        "transactions": float(n),
+    }
+    return Check(subject, f"psi_{kind}", value, limit, message, values, bins.told_only)
+
+
+def _where(at: int, bins: int) -> str:
+    if bins == 1:
+        return "in the one bin there is"
+    return "in the lowest bin" if at == 0 else "in the highest bin" if at == bins - 1 else f"in bin {at + 1} of {bins}"
+
+
+def _arrivals(day: Counts, daily: tuple[float, float], alpha: float) -> Check:
+    mean, sd = daily
+    n = day.transactions
+    limit = max(RATE_MARGIN * mean, sd * math.sqrt(chi2_quantile(alpha, 1.0)))
+    message = (
+        f"{n:,} transactions in the last day, {mean:,.0f} (standard deviation {sd:,.0f}) before the model was trained"
+    )
+    return Check("arrivals", "rate", abs(n - mean), limit, message, {"transactions": float(n), "mean": mean})
+
+
+def _shares(day: Counts) -> list[Check]:
+    """First sights of keys and missing fields, as shares of the day's transactions."""
+    found = []
+    for name, count in day.sums.items():
+        what, _, field = name.partition(".")
+        if what not in ("new", "missing"):
+            continue
+        share = count / day.transactions
+        words = f"for {share:.1%} of the last day's transactions"
+        message = f"a {field} was seen for the first time {words}" if what == "new" else f"{field} was missing {words}"
+        found.append(Check(field, what, share, SHARE_MAX, message, {"transactions": float(count)}))
+    return found
+
+
+def _rejects(recent: Counts, share_max: float) -> list[Check]:
+    rejected = recent.sums["rejected"]
+    seen = rejected + recent.transactions
+    if seen < TRANSACTIONS_MIN:
+        return []
+    share = rejected / seen if rejected >= REJECTED_MIN else 0.0
+    message = f"{rejected:,} of the last {seen:,} records are no transactions (see the dead letters for the reasons)"
+    return [Check("rejects", "rate", share, share_max, message, {"rejected": float(rejected)})]
+
+
+def loss_check(days: Sequence[Tallies], limits: Limits) -> Check | None:
+    """Do the newest labelled frauds surprise the champion more than those before? None while there are too few.
+
+    A new pattern of fraud moves few transactions and shows in no feature; it shows in the log-loss of the frauds. Compared
+    are means of two stretches of days by Welch's statistic; frauds come in campaigns, so its variance counts double.
+    """
+    late = np.zeros(2), 0
+    split = len(days)
+    while split and late[1] < FRAUDS_MIN:
+        split -= 1
+        late = _losses(days[split:])
+    early = _losses(days[:split])
+    if min(early[1], late[1]) < FRAUDS_MIN:
+        return None
+    means = [float(of[0][0]) / of[1] for of in (early, late)]
+    variances = [float(of[0][1]) / of[1] - mean**2 for of, mean in zip((early, late), means, strict=True)]
+    error = math.sqrt(CAMPAIGNS * sum(v / of[1] for v, of in zip(variances, (early, late), strict=True)))
+    # Days overlap from look to look as windows do; a stretch of them is about a week.
+    alpha = alpha_of(limits.alarms_per_month, LABEL_CHECKS, 30.0 / 7.0)
+    limit = math.sqrt(chi2_quantile(2 * alpha, 1.0))
+    message = (
+        f"the newest {late[1]:,} frauds with labels cost the champion {means[1]:.2f} nats each, the {early[1]:,} before "
+        f"them {means[0]:.2f}: it does not know what fraud looks like now"
+    )
+    value = (means[1] - means[0]) / error if error > 0 else 0.0
+    return Check("fraud loss", "welch", value, limit, message, {"early": means[0], "late": means[1]})
+
+
+def _losses(days: Sequence[Tallies]) -> tuple[FloatArray, int]:
+    """Sums of the frauds' losses and of their squares, and their number."""
+    sums = [
+        sum(day[name] for day in days) / unit
+        for name, unit in (("fraud_loss", UNIT), ("fraud_loss_squared", SQUARE_UNIT))
+    ]
+    return np.array(sums), sum(day["frauds"] for day in days)
+
+
+class Estimated(Struct, frozen=True):
+    """Quality that the scores themselves promise, if they are calibrated: no label needed.
+
+    Of transactions with scores p, about the sum of p are frauds (confidence-based performance estimation; its formulas
+    are the expected counts of true and false alerts).
+    """
+
+    transactions: int
+    alerts: int
+    frauds: float
+    precision: float | None
+    recall: float | None
+    alert_rate: float | None
+    money_saved: float
+    money_lost: float
+
+
+def estimated(sums: Mapping[str, int], *, saved_share: float = 1.0, lost_share: float = 1.0) -> Estimated:
+    """The expected figures of the transactions that were counted."""
+    n, alerts = sums["transactions"], sums["alerts"]
+    frauds, hits = sums["score"] / SCORE_UNIT, sums["alert_score"] / SCORE_UNIT
+    return Estimated(
+        transactions=n,
+        alerts=alerts,
+        frauds=frauds,
+        precision=hits / alerts if alerts else None,
+        recall=hits / frauds if frauds else None,
+        alert_rate=alerts / n if n else None,
+        money_saved=sums["alert_amount_score"] / 100 * saved_share,
+        money_lost=(sums["amount_score"] - sums["alert_amount_score"]) / 100 * lost_share,
+    )
+
+
+class Watched(Struct):
+    """The state: what was found last, the alarms, and the days. `at_ms` is the newest event time that was counted."""
+
+    model: str = ""
+    version: str = ""
+    at_ms: int = -1
+    transactions: int = 0
+    checks: list[Check] = []
+    bins: dict[str, list[list[int]]] = {}  # (reference, last day, recent) by feature
+    alarms: AlarmBook = field(default_factory=AlarmBook)
+    days: dict[int, Estimated] = {}
+    shifts: dict[int, dict[str, float]] = {}  # index of the last day by subject, as it was at the end of each day

@@ -1,0 +1,292 @@
+"""The watch: windows from censuses, checks with their causes, alarms that begin once and end, one worker that looks."""
+
+import re
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from rich.console import Console
+
+from fraudstream.adapters.memory import MemoryPublisher
+from fraudstream.cli.drift import show
+from fraudstream.codec import decode_model_event
+from fraudstream.core.alarms import AlarmBook, Check
+from fraudstream.core.census import HOUR_MS, SCORE, Counts, Monitor, Seen
+from fraudstream.core.quality import Judged, Quality, Tallies
+from fraudstream.core.watch import Bins, Limits, Reference, checks, estimated, loss_check
+from fraudstream.models.drift_page import render
+from fraudstream.services.watching import Watched, Watcher, read_state
+from fraudstream.topics import TOPICS
+
+DAY_MS = 24 * HOUR_MS
+EDGES = [10.0, 20.0, 40.0]
+MONITOR = Monitor({"amount": EDGES}, [0.1, 0.5], ("new.terminal",))
+REFERENCE = Reference(
+    {"amount": Bins((2_500,) * 4, None, None), SCORE: Bins((9_000, 800, 200), None, None)}, 2_000, (2_400.0, 50.0)
+)
+LIMITS = Limits()
+
+
+def seen(count: int, *, at_ms: int = 0, scale: float = 1.0, seed: int = 0, first: int = 0) -> Seen:
+    """Amounts by the reference's quarters, times `scale`; scores by its tenths."""
+    random = np.random.default_rng(seed)
+    amounts = np.array([5.0, 15.0, 30.0, 80.0])[random.integers(0, 4, count)] * scale
+    scores = np.array([0.05, 0.3, 0.7])[random.choice(3, count, p=[0.9, 0.08, 0.02])]
+    return Seen(
+        np.arange(first, first + count), np.full(count, at_ms), np.rint(amounts * 100).astype(np.int64),
+        amounts.astype(np.float32)[:, None], scores, scores, scores > 0.5, scores > 0.9, {},
+    )  # fmt: skip
+
+
+@dataclass
+class Ledger:
+    """Censuses as a state store keeps them, of one partition."""
+
+    held: dict[str, bytes] = field(default_factory=dict)
+    decided: int = 0
+
+    def add(self, batch: Seen) -> None:
+        names = MONITOR.names(0, batch.offsets.tolist(), batch.times_ms.tolist())
+        self.held.update(MONITOR.count(0, {name: self.held.get(name) for name in names}, batch))
+        self.decided += len(batch.offsets)
+
+    def hours(self, start: int, stop: int, *, scale: float = 1.0) -> None:
+        for hour in range(start, stop):
+            self.add(seen(100, at_ms=hour * HOUR_MS, scale=scale, seed=hour, first=self.decided))
+
+    def rows(self, keys):  # type: ignore[no-untyped-def]
+        return {name: [self.held.get(key) for key in wanted] for name, wanted in keys.items()}
+
+    def watermarks(self) -> dict[int, int]:
+        return {0: self.decided - 1} if self.decided else {}
+
+    def counts(self) -> dict[str, int]:
+        return {"decided": self.decided}
+
+
+@dataclass
+class Slate:
+    """The watch's state in memory; `holder` is who may write."""
+
+    state: bytes | None = None
+    holder: str = ""
+
+    def hold(self, owner: str, ttl_ms: int) -> bool:
+        self.holder = self.holder or owner
+        return self.holder == owner
+
+    def load(self) -> bytes | None:
+        return self.state
+
+    def save(self, owner: str, state: bytes) -> bool:
+        self.state = state
+        return True
+
+    def quality(self) -> dict[str, bytes]:
+        return {}
+
+
+def watcher(ledger: Ledger, slate: Slate, publisher: MemoryPublisher | None = None) -> Watcher:
+    return Watcher(
+        ("fraud", "1"), MONITOR, REFERENCE, ledger, state=slate, publisher=publisher or MemoryPublisher(),
+        limits=LIMITS, cool_down_ms=DAY_MS, look_every_ms=1_000, wall_ms=lambda: 77,
+    )  # fmt: skip
+
+
+def counts_of(batch: Seen) -> Counts:
+    return MONITOR.read(row for name, row in MONITOR.count(0, {}, batch) if ":h" in name)
+
+
+def named(found: list[Check], name: str) -> Check:
+    return next(check for check in found if check.name == name)
+
+
+# --- checks ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_same_world_passes_no_limit_and_another_does() -> None:
+    """Amounts as in the reference stay inside; scaled by half again they pass, and the message says what moved."""
+    quiet = checks(REFERENCE, counts_of(seen(2_400)), counts_of(seen(2_400)), LIMITS)
+    assert [check.name for check in quiet if check.value > check.limit] == []
+    moved = checks(REFERENCE, counts_of(seen(2_400, scale=1.5)), None, LIMITS)
+    check = named(moved, "psi_day:amount")
+    assert check.value > check.limit
+    assert re.fullmatch(r"amount: [\d.]+% of the last day lie in .*, 25.0% did in the reference period", check.message)
+    assert 0 < check.values["kolmogorov_smirnov"] < 1
+
+
+def test_a_calendar_feature_is_told_and_never_alarms() -> None:
+    """It drifts with the clock: its figure is there, marked as informative."""
+    bins = {**REFERENCE.bins, "amount": msgspec.structs.replace(REFERENCE.bins["amount"], told_only=True)}
+    reference = msgspec.structs.replace(REFERENCE, bins=bins)
+    check = named(checks(reference, counts_of(seen(2_400, scale=3.0)), None, LIMITS), "psi_day:amount")
+    assert check.value > check.limit
+    assert check.informative
+    assert AlarmBook().judge([check], 0, cool_down_ms=0) == []
+
+
+def test_a_small_window_is_not_judged() -> None:
+    """Below 500 transactions there is a rate of arrivals to tell, and no shape."""
+    found = checks(REFERENCE, counts_of(seen(499)), None, LIMITS)
+    assert [check.name for check in found] == ["rate:arrivals"]
+    assert found[0].value > found[0].limit
+
+
+@pytest.mark.parametrize(("count", "alarm"), [(2_400, False), (2_900, False), (3_100, True), (1_700, True)])
+def test_a_trickle_and_a_flood_are_told(count: int, alarm: bool) -> None:
+    """A day's transactions may differ by a quarter from those before training."""
+    check = named(checks(REFERENCE, counts_of(seen(count)), None, LIMITS), "rate:arrivals")
+    assert (check.value > check.limit) is alarm
+
+
+def test_rejects_and_first_sights_are_told_as_shares() -> None:
+    """More than 1 % of the recent records rejected, or more than 5 % of the day's terminals new."""
+    batch = replace(seen(2_000), firsts={"new.terminal": np.arange(150)})
+    rows = dict(MONITOR.count(0, {}, batch, rejected=list(range(30))))
+    recent = MONITOR.read(row for name, row in rows.items() if ":r" in name)
+    found = checks(REFERENCE, counts_of(batch), recent, LIMITS)
+    rejects, new = named(found, "rate:rejects"), named(found, "new:terminal")
+    assert rejects.value == pytest.approx(30 / 2_030)
+    assert rejects.value > rejects.limit
+    assert new.value == pytest.approx(0.075)
+    assert "first time for 7.5%" in new.message
+
+
+def tallied(frauds: int, loss: float, seed: int) -> Tallies:
+    random = np.random.default_rng(seed)
+    scores = np.exp(-random.exponential(loss, frauds))
+    quality = Quality()
+    quality.update(
+        Judged("v", np.zeros(frauds, np.int64), np.ones(frauds, np.bool_), np.ones(frauds, np.int64), np.ones(frauds),
+               np.ones(frauds), {"champion": scores})
+    )  # fmt: skip
+    return quality.total("v", "champion")
+
+
+def test_frauds_that_surprise_the_champion_are_told() -> None:
+    """Twice the loss of each fraud passes the limit, the same loss does not, and a few frauds say nothing."""
+    before = [tallied(40, 1.5, seed) for seed in range(10)]
+    assert loss_check(before[:3], LIMITS) is None
+    same = loss_check([*before, *(tallied(40, 1.5, seed) for seed in range(20, 25))], LIMITS)
+    worse = loss_check([*before, *(tallied(40, 3.0, seed) for seed in range(20, 25))], LIMITS)
+    assert same is not None
+    assert worse is not None
+    assert same.value < same.limit
+    assert worse.value > worse.limit
+
+
+def test_quality_is_estimated_from_calibrated_scores() -> None:
+    """Labels drawn by the scores: expected precision and recall are what they come to."""
+    random = np.random.default_rng(3)
+    n = 200_000
+    scores = random.beta(0.3, 6.0, n)
+    frauds = random.random(n) < scores
+    batch = replace(
+        seen(n), champion=scores, scores=scores, alerts=scores > 0.4, blocks=scores > 0.9,
+        amounts_minor=random.integers(100, 10_000, n),
+    )  # fmt: skip
+    found = estimated(counts_of(batch).sums)
+    assert found.precision == pytest.approx(frauds[scores > 0.4].mean(), abs=0.02)
+    assert found.recall == pytest.approx((scores > 0.4)[frauds].mean(), abs=0.02)
+    assert found.alert_rate == (scores > 0.4).mean()
+    missed = batch.amounts_minor[frauds & ~batch.alerts].sum() / 100
+    assert found.money_lost == pytest.approx(missed, rel=0.03)
+
+
+# --- alarms ------------------------------------------------------------------------------------------------------------
+
+
+def check(value: float, limit: float = 1.0) -> Check:
+    return Check("amount", "psi_day", value, limit, "why")
+
+
+def test_an_alarm_begins_once_and_ends_after_the_cool_down() -> None:
+    """Above the limit it begins; between half and all of it nothing happens; well below for a day it ends."""
+    book, news = AlarmBook(), []
+    for hour, value in enumerate([0.9, 1.1, 2.0, 0.9, 0.6, *[0.2] * 25]):
+        news += [(hour, alarm.ended_ms) for alarm in book.judge([check(value)], hour * HOUR_MS, cool_down_ms=DAY_MS)]
+    assert news == [(1, None), (28, 28 * HOUR_MS)]
+    assert not book.lasting
+    assert book.ended[0].peak == 2.0
+    assert book.judge([check(5.0)], 30 * HOUR_MS, cool_down_ms=DAY_MS) == []  # cooling down
+    assert len(book.judge([check(5.0)], 60 * HOUR_MS, cool_down_ms=DAY_MS)) == 1
+
+
+# --- the watcher -------------------------------------------------------------------------------------------------------
+
+
+def test_a_day_is_judged_once_it_is_full_and_the_recent_ones_once_they_are_enough() -> None:
+    """Before there is a day before, no day; before there are as many transactions as asked for, no recent window."""
+    ledger = Ledger()
+    look = watcher(ledger, Slate()).windows
+    assert look() == (None, None, -1)
+    ledger.hours(0, 10)
+    day, recent, newest_ms = look()
+    assert (day, recent, newest_ms) == (None, None, 9 * HOUR_MS)
+    ledger.hours(10, 30)
+    day, recent, _ = look()
+    assert day is not None
+    assert recent is not None
+    assert day.transactions == 25 * 100
+    assert 2_000 <= recent.transactions <= 3_024
+
+
+def test_drift_is_alarmed_published_and_kept() -> None:
+    """Amounts scaled: an event on `model-events` with the cause, the alarm in the state, and not a second event."""
+    ledger, slate, publisher = Ledger(), Slate(), MemoryPublisher()
+    watch = watcher(ledger, slate, publisher)
+    ledger.hours(0, 48)
+    assert watch.look() == []
+    ledger.hours(48, 72, scale=1.5)
+    names = {alarm.subject for alarm in watch.look()}
+    assert names == {"amount"}
+    told = [decode_model_event(message.value or b"") for message in publisher.messages]
+    assert {message.topic for message in publisher.messages} == {TOPICS.model_events}
+    assert {(event.kind, event.state, event.subject, event.time_ms) for event in told} == {
+        ("drift", "began", "amount", 77)
+    }
+    assert "in the reference period" in told[0].message
+    assert watch.look() == []
+    kept = read_state(slate.state)
+    assert kept.alarms.lasting["psi_day:amount"].transactions == 7_200
+    assert set(kept.days) == {0, 1, 2}
+
+
+def test_one_worker_watches() -> None:
+    """Another worker's look does nothing while the lease is held."""
+    ledger, slate = Ledger(), Slate()
+    ledger.hours(0, 48, scale=3.0)
+    first, second = watcher(ledger, slate), watcher(ledger, slate)
+    assert first.look()
+    slate.state = None
+    assert second.look() == []
+    assert slate.state is None
+
+
+def test_a_new_version_begins_anew_and_a_broken_state_too() -> None:
+    """Alarms belong to a reference; what cannot be read is no reason to stop looking."""
+    ledger, slate = Ledger(), Slate(state=msgspec.json.encode(Watched("fraud", "0", alarms=AlarmBook({"x": None}))))  # type: ignore[dict-item]
+    assert read_state(slate.state).alarms == AlarmBook()
+    slate.state = msgspec.json.encode(Watched("fraud", "0", at_ms=5))
+    ledger.hours(0, 48)
+    watcher(ledger, slate).look()
+    assert read_state(slate.state).version == "1"
+
+
+def test_what_was_found_is_shown_in_the_terminal_and_as_a_page(tmp_path: Path) -> None:
+    """Alarm, causes, histograms and days; the page needs nothing beside itself."""
+    ledger, slate = Ledger(), Slate()
+    ledger.hours(0, 48, scale=1.5)
+    watcher(ledger, slate).look()
+    watched = read_state(slate.state)
+    console = Console(record=True, width=200, file=(tmp_path / "out").open("w"))
+    show(watched, console)
+    text = console.export_text()
+    assert "psi_day amount" in text
+    assert "█" in text
+    page = render(watched)
+    assert page.count("<svg") == 2
+    assert "http" not in page.replace("http-equiv", "")
+    assert "reference period" in page
