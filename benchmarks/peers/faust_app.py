@@ -25,8 +25,8 @@ app = faust.App(
     broker_rebalance_timeout=6.0,
     # Room for a whole batch beside the one in work; the default serves events.
     stream_buffer_maxsize=16_384,
-    # The defaults (no linger, 16 kB) send some 20 answers a request, which holds up everything.
-    producer_linger=0.005,
+    # With the defaults (no linger, 16 kB) each request carries an answer or a few, which holds up everything.
+    producer_linger=0.1,
     producer_max_batch_size=1_000_000,
     producer_compression_type="lz4",
     topic_disable_leader=True,
