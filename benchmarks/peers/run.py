@@ -44,9 +44,6 @@ PEERS = (
     ("Bytewax, a list a poll", "bytewax_app", "many", 1.0),
     ("bare confluent-kafka loop", "bare_app", "many", 1.0),
 )
-# The live days pass ten times as fast: all records then lie within two days, the lateness that the default features
-# bear, so that no order in which a client reads partitions can change a number.
-FASTER = 10
 
 
 class Peer:
@@ -71,9 +68,9 @@ class Comparison:
     def __init__(self, options: argparse.Namespace, directory: Path, stack: contextlib.ExitStack) -> None:
         self._options, self._directory, self._stack = options, directory, stack
         self._size = world.Size()
-        self._world = world.make(directory / "world", self._size, FASTER * options.transactions)
+        self._world = world.make(directory / "world", self._size, options.transactions)
         self.servers = Servers(Parts(options.broker), directory, stack)
-        self._records = records.read(self._world.live, 0, options.transactions, faster=FASTER)
+        self._records = records.read(self._world.live, 0, options.transactions, faster=self._size.faster)
         self._features = Registry(self._world.registry).load("fraud", "champion").feature_set()
         self._warm = warm_states(self._features, self._world.history, self._world.until)
         self._estimator = directory / "estimator.pickle"
@@ -81,14 +78,14 @@ class Comparison:
         self.alerted: set[str] = set()
 
     def ours(self) -> dict[str, Any]:
-        per_day = FASTER * self._size.per_day
-        system = System(self.servers, self._world, self._directory / "ours", partitions=8, per_day=per_day)
+        count = len(self._records)
+        system = System(self.servers, self._world, self._directory / "ours", partitions=8, transactions=count)
         system.create_topics()
         system.warm_up()
         self._fill(system.topics["transactions"], 1.0)
         began_s = time.monotonic()
         system.start_worker()
-        found = self._throughput(system, system.topics, len(self._records), began_s)
+        found = self._throughput(system, system.topics, count, began_s)
         system.remove()
         self.alerted = set(found.alerted)
         return self._told("fraudstream", found)

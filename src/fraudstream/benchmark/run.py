@@ -53,7 +53,7 @@ def run(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
             servers = Servers(options.parts, directory, stack)
             stack.callback(servers.client.close)
             system = System(
-                servers, made, directory / "run", partitions=options.partitions, per_day=options.size.per_day
+                servers, made, directory / "run", partitions=options.partitions, transactions=options.transactions
             )
             stack.callback(system.remove)
             figures = _measured(options, wanted_rates, system, made, say)
@@ -92,8 +92,8 @@ def _measured(
     system.create_topics()
     say("loading the history of cards and terminals into Redis, filling the topic")
     system.warm_up()
-    live = made.live
-    sent = records.read(live, 0, options.transactions)
+    live, faster = made.live, options.size.faster
+    sent = records.read(live, 0, options.transactions, faster=faster)
     records.fill(servers.bootstrap_servers, system.topics["transactions"], sent)
     figures: dict[str, Any] = {"machine": machine(servers), "options": _told(options)}
     say(f"starting {options.workers} worker{'s' if options.workers > 1 else ''}")
@@ -126,7 +126,7 @@ def _measured(
         say(f"latency at {rate:,.0f} transactions/s for {options.seconds:g} s")
         found = measure.latency(
             servers.bootstrap_servers, system.topics, live,
-            first=at, rate=rate, seconds=options.seconds, seed=options.size.seed + number, seen=at, cpu_s=system.cpu_s,
+            faster=faster, first=at, rate=rate, seconds=options.seconds, seed=options.size.seed + number, seen=at, cpu_s=system.cpu_s,
         )  # fmt: skip
         figures["latency"].append(found | {"half_of_maximum": wanted is None})
         at += _needed(rate, options.seconds)
@@ -134,7 +134,7 @@ def _measured(
     if options.stages:
         say("each stage alone")
         counts = stages.counts_for(options.transactions)
-        figures["stages"] = stages.measure(system, records.read(live, at, sum(counts.values())), counts)
+        figures["stages"] = stages.measure(system, records.read(live, at, sum(counts.values()), faster=faster), counts)
     return figures
 
 
@@ -174,5 +174,6 @@ def _told(options: Options) -> dict[str, Any]:
         "cards": options.size.cards,
         "terminals": options.size.terminals,
         "seed": options.size.seed,
+        "event_rate": options.size.event_rate,
         "append_only": options.parts.append_only,
     }

@@ -24,6 +24,7 @@ READY_S_MAX: Final = 60.0
 SESSION_TIMEOUT_S: Final = {"tansu": "3", "apache": "6", "given": "6"}
 # Tansu looks for new records only at half of the wait and at its end; Apache Kafka answers when one comes.
 FETCH_WAIT_MAX_MS: Final = {"tansu": "10", "apache": "100", "given": "100"}
+GENERATION_DAYS: Final = 6  # a fifth of the default retention
 DELETE_KEYS_AT_ONCE: Final = 1_000
 
 Broker = Literal["auto", "apache", "tansu"]
@@ -78,7 +79,7 @@ class Servers:
 class System:
     """One system on these servers: topics, keys and a group of its own, so that runs do not meet."""
 
-    def __init__(self, servers: Servers, world: World, directory: Path, *, partitions: int, per_day: int) -> None:
+    def __init__(self, servers: Servers, world: World, directory: Path, *, partitions: int, transactions: int) -> None:
         self.servers = servers
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
@@ -95,8 +96,8 @@ class System:
             "FRAUDSTREAM_KAFKA__FETCH_WAIT_MAX_MS": FETCH_WAIT_MAX_MS[servers.kind],
             "FRAUDSTREAM_REDIS__URL": servers.redis_url,
             "FRAUDSTREAM_REDIS__PREFIX": self.name,
-            # The expected volume sizes the slots: as full as they would be after days of service.
-            "FRAUDSTREAM_REDIS__TRANSACTIONS_PER_DAY": str(per_day),
+            # The expected volume sizes the slots: they fill during the run as they do in a generation of six days.
+            "FRAUDSTREAM_REDIS__TRANSACTIONS_PER_DAY": str(max(1, transactions // GENERATION_DAYS)),
             "FRAUDSTREAM_MODEL__REGISTRY": str(world.registry.resolve()),
             "FRAUDSTREAM_ROLES": "score",
             **{f"FRAUDSTREAM_TOPICS__{field.upper()}": name for field, name in self.topics.items()},

@@ -26,9 +26,13 @@ def benchmark(  # noqa: PLR0917 - one parameter per option
     workers: Annotated[int, typer.Option(help="Worker processes.", min=1)] = 1,
     partitions: Annotated[int, typer.Option(help="Partitions of each topic.", min=1)] = 8,
     stages: Annotated[bool, typer.Option("--stages", help="Measure each stage alone, too.")] = False,
-    cards: Annotated[int, typer.Option(help="Cards of the simulated world.", min=100)] = 50_000,
+    cards: Annotated[int, typer.Option(help="Cards of the simulated world.", min=100)] = 100_000,
     terminals: Annotated[int, typer.Option(help="Terminals of the simulated world.", min=100)] = 10_000,
     seed: Annotated[int, typer.Option(help="Another seed is another world.", min=0)] = 7,
+    event_rate: Annotated[
+        int,
+        typer.Option(help="Transactions in a second of event time; it passes at once, however long it takes.", min=1),
+    ] = 100,
     broker: Annotated[str, typer.Option(help="apache, tansu, or auto: apache where java and mvn are.")] = "auto",
     bootstrap_servers: Annotated[
         str | None, typer.Option(help="Use this Kafka, with topics of an own prefix that are deleted at the end.")
@@ -94,7 +98,7 @@ def benchmark(  # noqa: PLR0917 - one parameter per option
         workers=workers,
         partitions=partitions,
         stages=stages,
-        size=world.Size(cards, terminals, seed),
+        size=world.Size(cards, terminals, seed, event_rate),
         parts=system.Parts(wanted, bootstrap_servers, redis_url, append_only),
         registry=registry,
         directory=directory,
