@@ -31,8 +31,8 @@ def benchmark(  # noqa: PLR0917 - one parameter per option
     seed: Annotated[int, typer.Option(help="Another seed is another world.", min=0)] = 7,
     event_rate: Annotated[
         int,
-        typer.Option(help="Transactions in a second of event time; it passes at once, however long it takes.", min=1),
-    ] = 100,
+        typer.Option(help="Transactions in a second of event time, for several workers; 0: the natural pace.", min=0),
+    ] = 0,
     broker: Annotated[str, typer.Option(help="apache, tansu, or auto: apache where java and mvn are.")] = "auto",
     bootstrap_servers: Annotated[
         str | None, typer.Option(help="Use this Kafka, with topics of an own prefix that are deleted at the end.")
