@@ -19,6 +19,7 @@ from fraudstream.errors import FraudstreamError
 WARM_SHARE: Final = 0.1
 LOOK_S: Final = 0.02
 SLICES: Final = 10
+START_S: Final = 1.0  # from setting the schedule's zero to it: what is left to do takes milliseconds
 STANDSTILL_S_MAX: Final = 60.0
 DRAIN_S_MAX: Final = 60.0
 
@@ -138,9 +139,12 @@ def latency(
     try:
         _wait(lambda: reader.seen >= seen, "the decisions of before are not read")
         sender.start()
-        zero_s = _told(ours, sender, streams.FLUSH_S_MAX)
         due_s = streams.schedule_s(rate, count, seed)
+        _told(ours, sender, streams.FLUSH_S_MAX)
+        zero_s = time.time() + START_S
+        # Before the first is sent, or an answer could come that nobody expects yet.
         reader.expect(dict(zip(records.ids, (zero_s + due_s).tolist(), strict=True)))
+        ours.send(zero_s)
         cpu = cpu_s()
         late_s = _told(ours, sender, seconds + streams.FLUSH_S_MAX)
         _wait(lambda: reader.waiting == 0, "decisions are missing")

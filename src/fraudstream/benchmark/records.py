@@ -91,7 +91,8 @@ def send_open_loop(options: Mapping[str, Any], told: Connection) -> None:
     """The body of a process that sends each record at its scheduled time, whatever becomes of the ones before.
 
     `options`: bootstrap_servers, topic, file, faster, first, lead (records sent before the schedule begins), count, rate, seed.
-    Tells (the Unix time of the schedule's zero), and at the end (how late the latest record was handed to the client).
+    Tells (0.0) when it is ready, is told the Unix time of the schedule's zero, and tells at the end how late the latest
+    record was handed to the client.
     """
     lead, count = options["lead"], options["count"]
     records = read(Path(options["file"]), options["first"], lead + count, faster=options["faster"])
@@ -105,8 +106,8 @@ def send_open_loop(options: Mapping[str, Any], told: Connection) -> None:
             time.sleep(50 * LEAD_S / max(lead, 1))
     producer.flush(FLUSH_S_MAX)
     due_s = schedule_s(options["rate"], count, options["seed"]).tolist()
-    zero_s = time.time() + 0.1
-    told.send(zero_s)
+    told.send(0.0)
+    zero_s = told.recv()
     latest_s, sent = 0.0, 0
     while sent < count:
         now_s = time.time() - zero_s
