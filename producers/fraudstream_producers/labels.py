@@ -18,11 +18,12 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 
 
 class Labels(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Delays of the labels. Every transaction has at most one label, and it is always right.
+    """Delays of the labels. They are always right, and every transaction has one at most, but for `again_share`.
 
     Most come as chargebacks after days: log-normal (`median_days`, `sigma` of the logarithm) or gamma (`median_days`,
     `shape`), never later than `cap_days`. Some come as verdicts of an analyst within hours. An honest transaction's
-    label takes as long as a fraud's, so that the time of a label says nothing about what it says.
+    label takes as long as a fraud's, so that the time of a label says nothing about what it says. `again_share` of the
+    frauds that an analyst found are disputed by the cardholder, too: a chargeback says the same once more.
     """
 
     delay: Literal["lognormal", "gamma"] = "lognormal"
@@ -34,6 +35,7 @@ class Labels(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     analyst_fraud_share: Share = 0.15  # of the frauds an analyst saw before any chargeback
     analyst_honest_share: Share = 0.01
     analyst_median_hours: Annotated[float, Meta(gt=0, le=720)] = 3.0
+    again_share: Share = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,16 @@ def verdicts(settings: Labels, is_fraud: NDArray[np.bool_], seed: int, day: int,
     analyst_ms = np.exp(rng.normal(np.log(settings.analyst_median_hours), 0.7, count)) * HOUR_MS
     delay_ms = np.where(by_analyst, np.minimum(analyst_ms, settings.cap_days * DAY_MS), chargeback_ms)
     row = np.flatnonzero(is_fraud | (rng.random(count) < settings.honest_share))
-    return Verdicts(row, np.maximum(1, np.rint(delay_ms * scale)).astype(np.int64)[row], by_analyst[row])
+    again = np.flatnonzero(is_fraud & by_analyst & (rng.random(count) < settings.again_share))
+    return Verdicts(
+        np.concatenate([row, again]),
+        _scaled(np.concatenate([delay_ms[row], chargeback_ms[again]]), scale),
+        np.concatenate([by_analyst[row], np.zeros(len(again), np.bool_)]),
+    )
+
+
+def _scaled(delay_ms: Floats, scale: float) -> Ints:
+    return np.maximum(1, np.rint(delay_ms * scale)).astype(np.int64)
 
 
 def _chargeback_days(settings: Labels, count: int, rng: Generator) -> Floats:

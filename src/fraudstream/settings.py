@@ -106,7 +106,7 @@ class LearnSettings(_Section):
     classifier: str = ""
     params: dict[str, Any] = Field(default_factory=dict)
     pickle_key: SecretStr = SecretStr("")
-    learning_rate: float = Field(default=0.0003, gt=0, le=1)
+    learning_rate: float = Field(default=0.0001, gt=0, le=1)
     l2: float = Field(default=0.0, ge=0, le=1)
     warm_up: int = Field(default=2_000, ge=100)
     legit_share: float = Field(default=1.0, gt=0, le=1)

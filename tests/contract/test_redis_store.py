@@ -13,11 +13,12 @@ from fraudstream.adapters.redis_keys import CENSUS_TTL_MS, Keys, StoreSettings, 
 from fraudstream.adapters.redis_store import RedisStore
 from fraudstream.codec import ModelIdentity
 from fraudstream.core.features import FeatureSet
-from fraudstream.core.ports import Commit, CommitStatus, LabelStatus, Lease
+from fraudstream.core.ports import Commit, CommitStatus, LabelStatus, LabelStep, Lease
 from fraudstream.embedded import start_redis
 from fraudstream.errors import SettingsError, StateUnavailable
 from fraudstream.events import Contribution, Decision
 from fraudstream.testing import Driver, card_transaction
+from tests.support.decisions import a_decision
 from tests.support.desk import DAY_MS, FEATURES, HOUR_MS, NOON_MS, Desk, label, transaction
 from tests.support.documented_keys import undocumented
 from tests.support.servers import Redis
@@ -94,7 +95,10 @@ def test_every_key_that_grows_with_the_traffic_has_a_time_to_live(store: RedisSt
     desk.label(label("t1"), label("t9"))
     desk.process(transaction("t1"), transaction("t2", card="c2", terminal="w2"))
     desk.label(label("t2"))
+    old = a_decision(transaction_id="old", event_time_ms=NOON_MS - 90 * DAY_MS)
+    desk.settle([LabelStep(9, label("old"), old, late=True)])
     expected = {
+        "labels": SETTINGS.late_retention_ms + KEYS.generation_ms,
         "row": row_ttl_ms(FEATURES),
         "decisions": SETTINGS.retention_ms + KEYS.generation_ms,
         "census": CENSUS_TTL_MS,

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from tests.support.codec_records import PlainRecord
 from tests.support.decisions import a_decision
 from tests.support.waiting import wait_until
@@ -14,6 +15,7 @@ from fraudstream.errors import BrokerUnavailable, SettingsError, StillBuilding
 from fraudstream.events import Decision
 from fraudstream.services.health import Health
 from fraudstream.services.late_labels import Indexer, open_late_labels
+from fraudstream.services.startup import store_settings
 from fraudstream.settings import Settings
 
 
@@ -97,6 +99,19 @@ def test_what_is_no_decision_is_said_and_passed_over(caplog: pytest.LogCaptureFi
     assert "partition 0 offset 8 holds no decision" in caplog.text
 
 
+def test_provisional_decisions_are_passed_over() -> None:
+    """What was answered without state is no decision to join a label with; the final one of its transaction is."""
+    final = a_decision(transaction_id="t1")
+    guess = Message(PlainRecord(encode_decision(replace(final, degraded=True, features=b"")), partition=0, offset=0))
+    index = RememberingIndex()
+    reader = ListedReader([guess], [message("t1", 1)])
+    indexer = Indexer(index, lambda _: reader)
+    indexer.step(reader)
+    assert (index.decisions, index.offsets) == ({}, {0: 1})
+    indexer.step(reader)
+    assert indexer.find(["t1"]) == [final]
+
+
 def test_decisions_deleted_before_they_were_read_are_said(caplog: pytest.LogCaptureFixture) -> None:
     """The topic's retention was shorter than the time the worker was away: how many are missing is told."""
     index = RememberingIndex()
@@ -162,3 +177,9 @@ def test_only_a_worker_that_labels_opens_an_index(tmp_path: Path) -> None:
     assert open_late_labels(Settings()) is None
     assert open_late_labels(Settings(late_labels={"path": tmp_path / "x"}, roles=["score"])) is None
     assert not (tmp_path / "x").exists()
+
+
+def test_a_late_verdict_is_kept_as_long_as_its_decision_in_the_index(tmp_path: Path) -> None:
+    """The store is told the retention of the index: a verdict that left before would count a second time."""
+    config = Settings(late_labels={"path": tmp_path, "retention_days": 400})
+    assert store_settings(config.redis, config.late_labels).late_retention_ms == 400 * 86_400_000

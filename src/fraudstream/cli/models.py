@@ -120,6 +120,12 @@ def evaluate(  # noqa: PLR0917 - one parameter per option
     remove_known_cards: Annotated[
         bool, typer.Option("--remove-known-cards", help="Leave out cards known as compromised (handbook's protocol).")
     ] = False,
+    online: Annotated[
+        bool, typer.Option("--online", help="Also what the online model would have said, its labels as late as live.")
+    ] = False,
+    online_from: Annotated[
+        str | None, typer.Option(help="Compare online model and champion from here on; before, it only learns.")
+    ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures to this file.")] = None,
     html_file: Annotated[Path | None, typer.Option("--html", help="Write a report with plots to this file.")] = None,
     quiet: Quiet = False,
@@ -134,6 +140,9 @@ def evaluate(  # noqa: PLR0917 - one parameter per option
 
       fraudstream evaluate --transactions history.parquet --from 2018-07-01 --until 2018-08-08 --registry registry
         --version 3 --json figures.json --html report.html
+
+      fraudstream evaluate --transactions history.parquet --from 2018-07-01 --until 2018-08-08 --registry registry
+        --online --online-from 2018-07-11
     """
     import msgspec  # noqa: PLC0415 - --help must not load model libraries
 
@@ -143,7 +152,13 @@ def evaluate(  # noqa: PLR0917 - one parameter per option
     from fraudstream.models.report import render  # noqa: PLC0415 - as above
 
     settings = backtest.EvaluateSettings(
-        transactions, moment_ms(from_), moment_ms(until), cold=cold, remove_known_cards=remove_known_cards
+        transactions,
+        moment_ms(from_),
+        moment_ms(until),
+        cold=cold,
+        remove_known_cards=remove_known_cards,
+        online=_learner_settings() if online or online_from else None,
+        online_from_ms=moment_ms(online_from) if online_from else None,
     )
     artefact = Registry(registry).load(name, version)
     with progress(quiet) as tell:
@@ -156,6 +171,8 @@ def evaluate(  # noqa: PLR0917 - one parameter per option
     typer.echo(f"{report.model} version {report.version} on {report.source}, {report.from_time} to {report.until_time}")
     typer.echo(f"{report.transactions:,} transactions, {report.frauds:,} frauds, {report.cards:,} cards")
     _print_figures(report.metrics)
+    if report.online is not None:
+        _print_online(report.online)
     typer.echo("date         transactions   frauds   alerts    right   precision   recall")
     for day in report.days:
         precision, recall = (_figure(value) for value in (day.precision, day.recall))
@@ -213,6 +230,28 @@ def _write(path: Path, data: bytes) -> None:
         path.write_bytes(data)
     except OSError as error:
         raise SettingsError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def _learner_settings() -> Any:
+    """How the live learner would learn: by the settings in force."""
+    from fraudstream import settings  # noqa: PLC0415 - only for --online
+    from fraudstream.services.online_parts import learner_settings  # noqa: PLC0415 - as above
+
+    return learner_settings(settings.load().learn)
+
+
+def _print_online(report: Any) -> None:
+    """Champion, online model and blend, a line each."""
+    typer.echo(
+        f"online model: {report.learned:,} examples learned, {report.share:.1%} of the blend at the end; compared from "
+        f"{report.from_time} on, {report.transactions:,} transactions, {report.frauds:,} frauds"
+    )
+    typer.echo("             log loss   avg precision   AUC ROC   calibration error")
+    for name in ("champion", "online", "blend"):
+        found = getattr(report, name)
+        error = found.expected_calibration_error
+        loss = "n/a" if found.log_loss is None else f"{found.log_loss:.6f}"
+        typer.echo(f"  {name:9} {loss:>10} {_figure(found.ap):>15} {_figure(found.auc):>9} {_figure(error):>19}")
 
 
 def _print_figures(figures: Mapping[str, float | None]) -> None:

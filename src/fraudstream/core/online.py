@@ -29,7 +29,8 @@ def logit(probabilities: FloatArray) -> FloatArray:
 
 @dataclass(frozen=True)
 class Linear:
-    """A logistic regression over `n` scaled features and, last, the champion's logit.
+    """A logistic regression over `n` scaled features and, last, the champion's logit, added to the champion's logit: with
+    weights and intercept 0 it is the champion.
 
     `means`, `scales` (one over the standard deviation, 0 for a constant) and `weights` have n + 1 entries.
     """
@@ -52,13 +53,14 @@ class Linear:
         """Probability of fraud for each row of (n, features). What is no number counts as the mean."""
         inputs = np.empty((len(matrix), matrix.shape[1] + 1))
         inputs[:, :-1] = matrix
-        inputs[:, -1] = logit(champion)
+        inputs[:, -1] = offsets = logit(champion)
         inputs -= self.means
         inputs *= self.scales
         np.clip(inputs, -DEVIATIONS_MAX, DEVIATIONS_MAX, out=inputs)
         logits = inputs @ self.weights
         if not np.isfinite(logits.sum()):
             logits = np.nan_to_num(inputs, copy=False, nan=0.0) @ self.weights
+        logits += offsets
         logits += self.intercept
         with np.errstate(over="ignore"):
             found: FloatArray = 1.0 / (1.0 + np.exp(-logits))

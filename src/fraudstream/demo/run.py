@@ -42,6 +42,7 @@ PARTITIONS: Final = 4
 # Chargebacks after a median of 8 simulated hours (7 s at the default rate), analysts' verdicts after minutes: a demo of a
 # minute sees most of its labels, and still each of them late.
 LABEL_DELAY_SCALE: Final = 0.05
+LABELS_AGAIN: Final = 0.5  # of the frauds that an analyst found: a chargeback says so, too, and counts no second time
 # From the second simulated day on (20 s after the beginning at the default rate) amounts are half as high again.
 DRIFT: Final = f"amount:{HISTORY_DAYS + 1}:1.5"
 MALFORMED: Final = 0.005
@@ -165,7 +166,9 @@ class _Demo:
 
     def _world(self) -> list[str]:
         options = ("--cards", CARDS, "--terminals", TERMINALS, "--seed", self._options.seed, "--start", self._start)
-        return [*(str(word) for word in options), "--drift", DRIFT, "--quiet"]
+        world = self._directory / "world.toml"
+        world.write_text(f"[labels]\nagain_share = {LABELS_AGAIN}\n", "utf-8")
+        return [*(str(word) for word in options), "--config", str(world), "--drift", DRIFT, "--quiet"]
 
     def _simulate(self, file: Path, first_day: int, days: int) -> None:
         words = ("--to", str(file), "--skip-days", str(first_day), "--days", str(days))

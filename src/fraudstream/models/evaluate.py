@@ -7,7 +7,7 @@ Scores are computed in the order of the file, with the state that the file's ear
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from msgspec import Struct
@@ -21,7 +21,11 @@ from fraudstream.models.artefact import Artefact, ThresholdsPart
 from fraudstream.models.champion import OnnxModel
 from fraudstream.models.history import replay
 from fraudstream.models.history_file import BoolArray, History
-from fraudstream.models.quality import Figures, Scored, figures, none_if_nan, slices
+from fraudstream.models.quality import Figures, OnlineReport, Scored, figures, none_if_nan, slices
+
+if TYPE_CHECKING:  # these load river, which only `online` needs
+    from fraudstream.models.evaluate_online import OnlineReplay
+    from fraudstream.models.learner import LearnerSettings
 
 OnRows = Callable[[int, int], None]
 
@@ -62,17 +66,22 @@ class Report(Struct, frozen=True):
     slices: dict[str, Figures]
     days: tuple[Day, ...]
     notes: tuple[str, ...]
+    online: OnlineReport | None = None
 
 
 @dataclass(frozen=True)
 class EvaluateSettings:
-    """What to evaluate on. Times in ms since the epoch; `until_ms` is not included."""
+    """What to evaluate on. Times in ms since the epoch; `until_ms` is not included. With `online` the online model is
+    replayed beside the champion, and compared with it from `online_from_ms` on.
+    """
 
     transactions: Path
     from_ms: int
     until_ms: int
     cold: bool = False
     remove_known_cards: bool = False
+    online: "LearnerSettings | None" = None
+    online_from_ms: int | None = None
 
 
 @dataclass(frozen=True)
@@ -99,7 +108,8 @@ def evaluate(artefact: Artefact, settings: EvaluateSettings, on_rows: OnRows | N
     history = History(settings.transactions, model.features)
     thresholds = artefact.manifest.thresholds
     delay_ms = artefact.manifest.training.label_delay_ms
-    scored, known = _score(model, history, settings, delay_ms=delay_ms, on_rows=on_rows)
+    online = _online(model, settings, delay_ms)
+    scored, known = _score(model, history, settings, delay_ms=delay_ms, on_rows=on_rows, online=online)
     kept = scored.where(~known) if settings.remove_known_cards else scored
     if settings.remove_known_cards:
         known = np.zeros(len(kept), np.bool_)
@@ -124,12 +134,29 @@ def evaluate(artefact: Artefact, settings: EvaluateSettings, on_rows: OnRows | N
         slices=slices(kept, review=thresholds.review, utc_offset_ms=model.features.spec.calendar.utc_offset_ms),
         days=per_day(kept, thresholds.review),
         notes=(*history.notes, *_warnings(artefact, settings)),
+        online=None if online is None else online.report(settings.online_from_ms or settings.from_ms),
     )
     return Evaluation(report, kept)
 
 
+def _online(model: OnnxModel, settings: EvaluateSettings, delay_ms: int) -> "OnlineReplay | None":
+    if settings.online is None:
+        return None
+    from fraudstream.models.evaluate_online import OnlineReplay  # noqa: PLC0415 - loads river, for this option alone
+    from fraudstream.models.learner import Subject  # noqa: PLC0415 - as above
+
+    subject = Subject(model.name, model.version, model.features_digest, model.features.names)
+    return OnlineReplay(subject, settings.online, label_delay_ms=delay_ms)
+
+
 def _score(
-    model: OnnxModel, history: History, settings: EvaluateSettings, *, delay_ms: int, on_rows: OnRows | None
+    model: OnnxModel,
+    history: History,
+    settings: EvaluateSettings,
+    *,
+    delay_ms: int,
+    on_rows: OnRows | None,
+    online: "OnlineReplay | None",
 ) -> tuple[Scored, BoolArray]:
     """Score the range; which of its transactions are of cards that are known as compromised by then."""
     since_ms = settings.from_ms - delay_ms - KNOWN_CARDS_DAYS * DAY_MS
@@ -151,7 +178,10 @@ def _score(
         on_rows=on_rows,
         on_earlier_frauds=remember,
     ):
-        parts.append(Scored(part.times_ms, part.cards, part.amounts, part.frauds, model.score(part.matrix).score))
+        scores = model.score(part.matrix).score
+        parts.append(Scored(part.times_ms, part.cards, part.amounts, part.frauds, scores))
+        if online is not None:
+            online.feed(part, scores)
         remember(part.times_ms[part.frauds], part.cards[part.frauds])
     if not parts:
         raise SettingsError(

@@ -40,7 +40,7 @@ class LearnerSettings:
     classifier: str | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
     pickle_key: bytes = b""
-    learning_rate: float = 0.0003
+    learning_rate: float = 0.0001
     l2: float = 0.0
     warm_up: int = 2_000
     legit_share: float = 1.0

@@ -1,8 +1,8 @@
 """The online model: a river classifier over the features and the champion's logit, and the plain data it is kept as.
 
-The default is `StandardScaler | LogisticRegression`. It begins as the champion: after a warm-up that only measures means
-and deviations, the champion's logit has the weight that gives back its own probability, and every other weight is 0. From
-there each verdict moves it, unweighted, so that its probabilities stay probabilities however rare frauds are.
+The default is `StandardScaler | LogisticRegression` on top of the champion: its log-odds are the offset to which the
+regression adds, so with every weight at 0, as it begins after a warm-up that only measures means and deviations, it is the
+champion. From there each verdict moves it, unweighted, so that its probabilities stay probabilities however rare frauds are.
 """
 
 import hashlib
@@ -83,16 +83,24 @@ class RiverLinear:
         return self._seen >= self._warm_up
 
     def probability(self, inputs: Inputs) -> float:
-        return float(self._regression.predict_proba_one(self._scaled(inputs))[True])
+        regression, scaled = self._regression, self._scaled(inputs)
+        intercept = regression.intercept
+        regression.intercept = intercept + inputs[CHAMPION_LOGIT]
+        found = float(regression.predict_proba_one(scaled)[True])
+        regression.intercept = intercept
+        return found
 
     def learn(self, inputs: Inputs, is_fraud: bool, weight: float) -> None:
         self._scaler.learn_one(inputs)
         self._seen += 1
-        if self._seen > self._warm_up:
-            self._regression.learn_one(self._scaled(inputs), is_fraud, weight)
-        elif self._seen == self._warm_up:
-            deviation = math.sqrt(self._scaler.vars[CHAMPION_LOGIT])
-            self._set(dict.fromkeys(inputs, 0.0) | {CHAMPION_LOGIT: deviation}, self._scaler.means[CHAMPION_LOGIT])
+        if self._seen <= self._warm_up:
+            return
+        # river knows no offset; for one step the intercept carries it.
+        regression = self._regression
+        intercept = regression.intercept
+        regression.intercept = with_offset = intercept + inputs[CHAMPION_LOGIT]
+        regression.learn_one(self._scaled(inputs), is_fraud, weight)
+        regression.intercept = intercept + (regression.intercept - with_offset)
 
     def dump(self) -> bytes:
         return msgspec.json.encode(

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from msgspec import Struct
 
 from fraudstream.core.windows import FloatArray, IntArray
 from fraudstream.models import metrics
@@ -27,6 +28,30 @@ LABELS: Mapping[str, str] = {
     "precision_block": "precision, block",
     "recall_block": "recall, block",
 }
+
+
+class OnlineFigures(Struct, frozen=True):
+    """Quality of one of the scores; as in `Report.metrics`."""
+
+    log_loss: float | None
+    ap: float | None
+    auc: float | None
+    expected_calibration_error: float | None
+
+
+class OnlineReport(Struct, frozen=True):
+    """Champion, online model and blend over the transactions from `from_time` on; before the online model was ready it
+    counts as the champion. `learned` examples came from the whole range, `share` is that of the blend at its end.
+    """
+
+    from_time: str
+    transactions: int
+    frauds: int
+    learned: int
+    share: float
+    champion: OnlineFigures
+    online: OnlineFigures
+    blend: OnlineFigures
 
 
 @dataclass(frozen=True)

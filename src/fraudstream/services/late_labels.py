@@ -121,7 +121,7 @@ class Indexer:
 
 
 def _read(records: Iterable[Any], expected: dict[int, int]) -> Iterable[Decision]:
-    """What can be read. What cannot, and what was deleted before it was read, is said."""
+    """What can be read and is final. What cannot be read, and what was deleted before it was read, is said."""
     for record in records:
         partition, offset = record.partition(), record.offset()
         if offset > expected.get(partition, offset):
@@ -131,7 +131,9 @@ def _read(records: Iterable[Any], expected: dict[int, int]) -> Iterable[Decision
             )  # fmt: skip
         expected[partition] = offset + 1
         try:
-            yield decode_decision(record.value())
+            decision = decode_decision(record.value())
+            if not decision.degraded:  # a provisional one: its features know nothing, and the final one follows
+                yield decision
         except UnreadableDecision as error:
             log.error("late labels: partition %d offset %d holds no decision: %s", partition, offset, error)  # noqa: TRY400 - one line says it
 

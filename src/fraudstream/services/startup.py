@@ -19,7 +19,7 @@ from fraudstream.services.late_labels import LateLabels, open_late_labels
 from fraudstream.services.online_parts import OnlineParts
 from fraudstream.services.scoring import Scorer
 from fraudstream.services.watch_parts import Watching
-from fraudstream.settings import RedisSettings, Settings
+from fraudstream.settings import LateLabelSettings, RedisSettings, Settings
 from fraudstream.topics import Topics
 
 log = logging.getLogger("fraudstream.start")
@@ -66,7 +66,7 @@ def open_store(settings: Settings, features: FeatureSet) -> RedisStore:
         store = RedisStore(
             settings.redis.url.get_secret_value(),
             features,
-            store_settings(settings.redis),
+            store_settings(settings.redis, settings.late_labels),
             timeout_s=settings.redis.timeout_s,
         )
     except ValueError:  # its text may quote the password
@@ -78,13 +78,15 @@ def open_store(settings: Settings, features: FeatureSet) -> RedisStore:
     return store
 
 
-def store_settings(redis: RedisSettings) -> StoreSettings:
+def store_settings(redis: RedisSettings, late_labels: LateLabelSettings | None = None) -> StoreSettings:
     """The part of the settings that decides how state is kept."""
+    late_labels = late_labels or LateLabelSettings()
     return StoreSettings(
         prefix=redis.prefix,
         retention_ms=redis.decision_retention_days * DAY_MS,
         transactions_per_day=redis.transactions_per_day,
         parked_labels_max=redis.parked_labels_max,
+        late_retention_ms=late_labels.retention_days * DAY_MS,
     )
 
 

@@ -19,6 +19,7 @@ from fraudstream.models.champion import OnnxModel
 from fraudstream.models.evaluate import EvaluateSettings, Evaluation, evaluate
 from fraudstream.models.history import replay
 from fraudstream.models.history_file import History
+from fraudstream.models.learner import LearnerSettings
 from fraudstream.models.quality import label_of
 from fraudstream.models.report import render
 from fraudstream.models.train import TrainSettings
@@ -213,3 +214,24 @@ def test_the_report_is_written_small(evaluation: Evaluation, tmp_path: Path) -> 
     """A page of any number of transactions stays within some hundred kilobytes."""
     (tmp_path / "report.html").write_text(render(evaluation), encoding="utf-8")
     assert (tmp_path / "report.html").stat().st_size < 200_000
+
+
+def test_the_online_model_learns_only_what_is_known(artefact: Artefact, range_: EvaluateSettings) -> None:
+    """Labels a week late: within a week nothing is learned and all three scores are one; later each hour knows more."""
+    delay_ms = artefact.manifest.training.label_delay_ms
+    early = evaluate(artefact, replace(range_, online=LearnerSettings(warm_up=100))).report.online
+    assert early is not None
+    assert delay_ms == 7 * DAY_MS
+    assert (early.learned, early.champion, early.champion) == (0, early.online, early.blend)
+    longer = replace(range_, from_ms=range_.until_ms - 12 * DAY_MS, online_from_ms=range_.until_ms - 4 * DAY_MS)
+    later = evaluate(artefact, replace(longer, online=LearnerSettings(warm_up=100))).report
+    found = later.online
+    assert found is not None
+    model = OnnxModel(artefact)
+    parts = list(replay(model.features, History(range_.transactions, model.features)))
+    times = np.concatenate([part.times_ms for part in parts])
+    last_hour_ms = int(times[times < range_.until_ms][-1]) // 3_600_000 * 3_600_000
+    assert found.learned == np.count_nonzero((times >= longer.from_ms) & (times <= last_hour_ms - delay_ms))
+    assert found.transactions == np.count_nonzero((times >= range_.until_ms - 4 * DAY_MS) & (times < range_.until_ms))
+    assert found.online != found.champion
+    assert 0 < found.share < 1

@@ -80,3 +80,17 @@ def test_labels_tell_the_truth_in_the_columns_of_a_labels_file() -> None:
     assert honest["reason"].null_count == len(honest)
     assert labels.filter(pa.array(day.pattern > 0))["reason"].null_count == 0
     assert set(labels["source"].to_pylist()) == {"chargeback", "analyst"}
+
+
+def test_some_frauds_are_told_twice_with_the_same_verdict() -> None:
+    """With again_share 0.5 half of the frauds an analyst found get a chargeback as well; nothing else changes."""
+    once, twice = verdicts(Labels(), MANY, 7, 0), verdicts(Labels(again_share=0.5), MANY, 7, 0)
+    count = len(once.row)
+    for name in ("row", "delay_ms", "by_analyst"):
+        assert np.array_equal(getattr(twice, name)[:count], getattr(once, name))
+    again = twice.row[count:]
+    found = once.row[once.by_analyst & MANY[once.row]]
+    assert np.isin(again, found).all()
+    assert len(again) / len(found) == pytest.approx(0.5, abs=0.02)
+    assert not twice.by_analyst[count:].any()
+    assert np.median(twice.delay_ms[count:]) / DAY_MS == pytest.approx(7.0, rel=0.05)
