@@ -128,8 +128,8 @@ def test_the_alarm_is_timed_from_the_first_drifted_transaction() -> None:
     outcome = summary(tally, {}, began_ms=0)
     assert outcome["drift_alarm_after_s"] == 8.0
     assert outcome["model_events"] == {"drift began": 2, "drift ended": 1}
-    assert "alarmed 8.0 s after it began" in told(outcome)
-    assert "began, not alarmed" in told(summary(_drifted(), {}, began_ms=0))
+    assert "drift alarmed 8.0 s after it began: amount has moved" in told(outcome)
+    assert "drift began, not alarmed" in told(summary(_drifted(), {}, began_ms=0))
 
 
 def _drifted() -> Tally:

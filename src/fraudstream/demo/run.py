@@ -45,6 +45,7 @@ LABEL_DELAY_SCALE: Final = 0.05
 LABELS_AGAIN: Final = 0.5  # of the frauds that an analyst found: a chargeback says so, too, and counts no second time
 # From the second simulated day on (20 s after the beginning at the default rate) amounts are half as high again.
 DRIFT: Final = f"amount:{HISTORY_DAYS + 1}:1.5"
+LOOK_EVERY_S: Final = 2  # at each look what came since is compared; a day of life passes in 20 s
 MALFORMED: Final = 0.005
 DUPLICATES: Final = 0.005
 # Tansu lets the first member of a group wait half of it; Apache Kafka's broker allows no less than six.
@@ -160,6 +161,7 @@ class _Demo:
             "FRAUDSTREAM_KAFKA__SESSION_TIMEOUT_S": SESSION_TIMEOUT_S[kafka.kind],
             "FRAUDSTREAM_KAFKA__FETCH_WAIT_MAX_MS": str(FETCH_WAIT_MAX_MS),
             "FRAUDSTREAM_REDIS__URL": redis.url,
+            "FRAUDSTREAM_DRIFT__LOOK_EVERY_S": str(LOOK_EVERY_S),
             "FRAUDSTREAM_MODEL__REGISTRY": str(self._directory / "registry"),
             "FRAUDSTREAM_HEALTH_FILE": str(self._directory / "health.json"),
         }

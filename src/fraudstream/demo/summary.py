@@ -33,6 +33,7 @@ def summary(tally: Tally, counts: Mapping[str, int], *, began_ms: int, interrupt
         "model_events": dict(tally.model_events),
         "drift_began": tally.drift_began_at_ms is not None,
         "drift_alarm_after_s": _seconds(tally.drift_began_at_ms, tally.drift_alarm_at_ms),
+        "drift_alarm": tally.drift_alarm,
         "interrupted": interrupted,
     }
 
@@ -76,6 +77,6 @@ def _learning(outcome: Mapping[str, Any]) -> list[str]:
     if outcome["model_events"]:
         lines.append("model events: " + ", ".join(f"{name} {n}" for name, n in outcome["model_events"].items()))
     if outcome["drift_began"]:
-        after = outcome["drift_alarm_after_s"]
-        lines.append("drift: " + (f"alarmed {after} s after it began" if after is not None else "began, not alarmed"))
+        after, why = outcome["drift_alarm_after_s"], outcome["drift_alarm"]
+        lines.append("drift began, not alarmed" if after is None else f"drift alarmed {after} s after it began: {why}")
     return lines

@@ -48,6 +48,7 @@ class Tally:
     drift_begins_with: str | None = None
     drift_began_at_ms: int | None = None
     drift_alarm_at_ms: int | None = None
+    drift_alarm: str | None = None
     _arrived: dict[str, int] = field(default_factory=dict)
     _alerted: set[str] = field(default_factory=set)
     _decided: set[str] = field(default_factory=set)
@@ -127,8 +128,9 @@ class Tally:
         self.model_events[f"{event.kind.value} {event.state}"] += 1
         self.latest_model_events.append((at_ms, event.message))
         began = self.drift_began_at_ms
-        if event.kind is ModelEventKind.DRIFT and event.state == "began" and began is not None:
-            self.drift_alarm_at_ms = self.drift_alarm_at_ms or at_ms
+        first = began is not None and self.drift_alarm_at_ms is None
+        if event.kind is ModelEventKind.DRIFT and event.state == "began" and first:
+            self.drift_alarm_at_ms, self.drift_alarm = at_ms, event.message
 
     @property
     def log_loss(self) -> dict[str, float | None]:
