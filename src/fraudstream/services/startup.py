@@ -129,6 +129,7 @@ def build(settings: Settings) -> Parts:
         topics=topics,
         limits=limits,
         publish_decisions=settings.publish_decisions,
+        batch_records_max=settings.batch_records_max,
     )
     late_labels = open_late_labels(settings)
     late = late_labels.indexer if late_labels else None
