@@ -156,15 +156,17 @@ class RedisStore:
         slots: dict[str, bytes] = {}
         generations: dict[int, None] = {}
         models: dict[ModelIdentity, int] = {}
+        refs: dict[tuple[str, str, str], int] = {}
         decisions: list[bytes] = []
         rivals: list[bytes] = []
         for decision in commit.decisions:
             generation, *near = keys.generations_near(decision.event_time_ms)
             generations[generation] = None
-            identity = ModelIdentity(decision.model_name, decision.model_version, decision.features_digest)
-            ref = models.get(identity)
+            of_model = decision.model_name, decision.model_version, decision.features_digest
+            ref = refs.get(of_model)
             if ref is None:
-                ref = models[identity] = self._model_ref(identity)
+                identity = ModelIdentity(*of_model)
+                ref = refs[of_model] = models[identity] = self._model_ref(identity)
             transaction_id = decision.transaction_id.encode()
             slot = slots[decision.transaction_id] = keys.decision(generation, transaction_id)
             packed = pack_decision(decision, ref)

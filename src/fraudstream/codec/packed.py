@@ -10,6 +10,7 @@ short decimals become integers. Nothing is rounded: what comes back is equal to 
 
 import struct
 from collections.abc import Callable
+from functools import lru_cache
 from math import copysign
 from typing import Final, NamedTuple
 
@@ -103,10 +104,6 @@ def pack_decision(decision: Decision, model_ref: int) -> bytes:
     minor = minor_units(amount) if 0.0 <= amount < 1e12 else -1
     if minor / 100 == amount:
         amount = minor
-    threshold: int | float = decision.threshold
-    millionths = round(threshold * _MILLIONTHS)
-    if millionths / _MILLIONTHS == threshold:
-        threshold = millionths
     return _encode(
         _Packed(
             FORMAT_VERSION,
@@ -115,11 +112,11 @@ def pack_decision(decision: Decision, model_ref: int) -> bytes:
             decision.terminal_id,
             decision.decided_at_ms - decision.event_time_ms,
             amount,
-            threshold,
+            _short(decision.threshold),
             decision.partition,
             decision.offset,
             _pack_head(decision) + decision.features,
-            tuple((reason.code, reason.text, reason.contribution) for reason in decision.reasons),
+            tuple([(reason.code, reason.text, reason.contribution) for reason in decision.reasons]),
         )
     )
 
@@ -189,8 +186,18 @@ class _Head(NamedTuple):
     degraded: bool = False
 
 
+@lru_cache(maxsize=64)  # a model has two thresholds
+def _short(threshold: float) -> int | float:
+    millionths = round(threshold * _MILLIONTHS)
+    return millionths if millionths / _MILLIONTHS == threshold else threshold
+
+
 def _pack_head(decision: Decision) -> bytes:
     score, champion, online = decision.score, decision.champion_score, decision.online_score
+    if champion is score and online is None and not decision.degraded:  # the champion alone, which is the rule
+        time_ms = decision.event_time_ms
+        flags = 0 if _is_float32(score) else _SCORE_WIDE
+        return _HEADS[flags].pack(time_ms & _LOW, time_ms >> 32, flags, score)
     flags = 0 if _is_float32(score) else _SCORE_WIDE
     scores = [score]
     if not _same(champion, score):

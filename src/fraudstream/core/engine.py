@@ -292,6 +292,7 @@ def _answer(
     little_endian = np.ascontiguousarray(matrix, "<f4").tobytes()
     width = 4 * matrix.shape[1]
     transactions = [arrival.transaction for arrival in fresh]
+    scores = scored.score.tolist()
     # Column by column, in the order of the fields: a loop with names would take three times as long.
     decisions = list(
         map(
@@ -303,8 +304,9 @@ def _answer(
             repeat(now_ms),
             [transaction.amount for transaction in transactions],
             actions,
-            scored.score.tolist(),
-            scored.champion.tolist(),
+            scores,
+            # The very same objects where the champion decides alone: packing a decision sees it at a glance.
+            scores if scored.champion is scored.score else scored.champion.tolist(),
             thresholds,
             repeat(model.name),
             repeat(model.version),
