@@ -141,14 +141,17 @@ def label_role(settings: Settings, labeller: Labeller, health: Health) -> Role:
     return role
 
 
-def learn_role(settings: Settings, learner: "Learner", health: Health) -> Role:
-    """The app that learns from examples. What counts is where its state in the store is, not Kafka's offset."""
+def learn_role(settings: Settings, learner: "Callable[[], Learner]", health: Health) -> Role:
+    """The app that learns from examples. What counts is where its state in the store is, not Kafka's offset.
+
+    `learner` gives the one learner; it is made at the first call, in the thread of the service.
+    """
     runner = Runner(health, settings.outage_s_max)
 
     async def start(_role: Role, committed: Mapping[TP, int | None]) -> dict[TP, int]:
         starts: dict[TP, int] = {}
         for tp in committed:
-            resume_at = await runner.call("learn", lambda: True, learner.take)
+            resume_at = await runner.call("learn", lambda: True, lambda: learner().take())
             assert resume_at is not None
             starts[tp] = resume_at
             log.info("learning from offset %d", resume_at)
@@ -157,14 +160,14 @@ def learn_role(settings: Settings, learner: "Learner", health: Health) -> Role:
 
     async def batch(role: Role, event: EventT[Any]) -> bool:
         records, current = records_of(event), still_current(role, event)
-        done = await runner.call("learn", current, lambda: learner.process(records))
+        done = await runner.call("learn", current, lambda: learner().process(records))
         if done is None:
             return False
         resume_at = done.resume_at
         if done.ending is Ending.FENCED:
             log.warning("another learner began: this batch is dropped here")
             await asyncio.sleep(FENCED_RETRY_S)
-            resume_at = await runner.call("learn", current, learner.take)
+            resume_at = await runner.call("learn", current, lambda: learner().take())
         if done.ending is not Ending.DONE:
             if resume_at is not None:
                 log.warning("examples are read again from offset %d", resume_at)
@@ -179,10 +182,10 @@ def learn_role(settings: Settings, learner: "Learner", health: Health) -> Role:
             return 0
         lost = await skip_expired(tp, wanted, first, log_end, settings.on_offsets_expired)
         if wanted > log_end:  # another log: the state's offset would hide its examples until it is reached
-            await runner.call("learn", lambda: True, lambda: learner.begin_anew(first))
+            await runner.call("learn", lambda: True, lambda: learner().begin_anew(first))
         return lost
 
-    return _role("learn", settings, health, start, batch, left=lambda _partition: learner.release(), expired=expired)
+    return _role("learn", settings, health, start, batch, left=lambda _partition: learner().release(), expired=expired)
 
 
 def _role(

@@ -1,6 +1,7 @@
 """What a worker needs for the online model, by its roles: the learner, or a model that is watched, or both."""
 
 from collections.abc import Callable
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from fraudstream.adapters.kafka_publisher import KafkaPublisher
@@ -19,13 +20,17 @@ if TYPE_CHECKING:  # these load river, which only a worker that learns needs
 
 
 class OnlineParts:
-    """`learner` for the role `learn`, `model` for a scorer whose policy is not `champion`; None where not needed."""
+    """`learner` for the role `learn`, `model` for a scorer whose policy is not `champion`; None where not needed.
+
+    Every worker of that role may have to learn, and one does. So the learner is made when it is first called for: river
+    takes 80 MB and a second of CPU, which the others are spared.
+    """
 
     def __init__(
         self, settings: Settings, champion: Model, features: FeatureSet, *, clock_ms: Callable[[], int]
     ) -> None:
         self.publishers: list[KafkaPublisher] = []
-        self.learner: Learner | None = None
+        self.learner: Callable[[], Learner] | None = None
         self.model: BlendedModel | None = None
         self._watch: OnlineWatch | None = None
         self._stores: list[RedisLearnerStore] = []
@@ -33,22 +38,21 @@ class OnlineParts:
             self.model = BlendedModel(champion, settings.learn.policy)
             self._watch = OnlineWatch(self._store(settings), self.model, load_any(settings.learn, features))
         if "learn" in settings.roles:
-            from fraudstream.models.learner import Subject  # noqa: PLC0415 - see above
-            from fraudstream.services import learning  # noqa: PLC0415 - see above
-
             out = KafkaPublisher(settings.kafka.client(), timeout_s=settings.kafka.publish_timeout_s)
             self.publishers.append(out)
-            self.learner = learning.Learner(
-                Subject(champion.name, champion.version, champion.features_digest, features.names),
-                learner_settings(settings.learn),
-                self._store(settings),
-                out,
-                clock_ms=clock_ms,
-                topics=Topics(**settings.topics.model_dump()),
-                judge=Judge(
-                    {f"{champion.name} {champion.version}": (champion.review_threshold, champion.block_threshold)}
-                ),
+            self.learner = cache(
+                partial(
+                    _learner,
+                    settings,
+                    champion,
+                    features.names,
+                    store=self._store(settings),
+                    publisher=out,
+                    clock_ms=clock_ms,
+                )
             )
+            if settings.learn.classifier:
+                self.learner()  # what is wrong with it is told at the start
 
     def start(self) -> None:
         """Begin to watch for newer models."""
@@ -69,6 +73,29 @@ class OnlineParts:
         store = open_learner_store(settings)
         self._stores.append(store)
         return store
+
+
+def _learner(
+    settings: Settings,
+    champion: Model,
+    names: tuple[str, ...],
+    *,
+    store: RedisLearnerStore,
+    publisher: KafkaPublisher,
+    clock_ms: Callable[[], int],
+) -> "Learner":
+    from fraudstream.models.learner import Subject  # noqa: PLC0415 - see above
+    from fraudstream.services.learning import Learner  # noqa: PLC0415 - see above
+
+    return Learner(
+        Subject(champion.name, champion.version, champion.features_digest, names),
+        learner_settings(settings.learn),
+        store,
+        publisher,
+        clock_ms=clock_ms,
+        topics=Topics(**settings.topics.model_dump()),
+        judge=Judge({f"{champion.name} {champion.version}": (champion.review_threshold, champion.block_threshold)}),
+    )
 
 
 def open_learner_store(settings: Settings) -> RedisLearnerStore:
