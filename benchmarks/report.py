@@ -42,7 +42,7 @@ def commands(directory: Path, peers_python: Path) -> dict[str, list[Words]]:
              "--plot", str(directory / "main.svg")),
             (*scale, "--append-only", "--json", str(directory / "append-only.json")),
         ],
-        "scale": [(*scale, "--event-rate", "100", "--workers", str(n), "--json", str(directory / f"scale-{n}.json")) for n in WORKERS],
+        "scale": [(*scale, "--transactions", "150000", "--event-rate", "100", "--workers", str(n), "--json", str(directory / f"scale-{n}.json")) for n in WORKERS],
         "memory": [("fraudstream", "benchmark", "--transactions", "2000000", *kept, "--json", str(directory / "memory.json"))],
         "keys": [("benchmarks.keys", "--json", str(directory / "keys.json"))],
         "soak": [("benchmarks.soak", "--json", str(directory / "soak.json"))],

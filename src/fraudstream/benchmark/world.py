@@ -17,8 +17,8 @@ TRAIN_FROM_DAY: Final = 8  # the days before fill the windows
 # The whole world's, whatever its cards: training reads 45 such days.
 TRANSACTIONS_PER_DAY: Final = 10_000
 TRANSACTIONS_PER_CARD_DAY_MAX: Final = 2.0
-# Of the transactions, for the review threshold: half a minute at 2,000/s then has some 300 alerts, enough for a p99.
-ALERTS_SHARE: Final = 0.005
+# Of the transactions, for the review threshold: half a minute at 2,000/s then has some hundreds of alerts, enough for a p99.
+ALERTS_SHARE: Final = 0.01
 COMMAND_S_MAX: Final = 600.0
 
 
