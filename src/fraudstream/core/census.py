@@ -28,6 +28,9 @@ HOUR_MS: Final = 3_600_000
 RUN_OFFSETS: Final = 1024
 # Scores are summed in millionths: whole numbers add up the same in any order.
 SCORE_UNIT: Final = 1_000_000
+# Transactions that are compared with all edges at once: a lone one takes 3 µs so instead of 17, but 256 take 80 instead of
+# 44 (19 features, 9 edges).
+_AT_ONCE_MAX: Final = 64
 # Counted of every stream; amounts in hundredths, scores in millionths, amounts times scores in hundredths.
 SUMS: Final = (
     "transactions", "rejected", "alerts", "blocks",
@@ -176,9 +179,12 @@ class Monitor:
 
     def _bin(self, seen: Seen) -> IntArray:
         """The cells each transaction is counted in, (n, features + 1)."""
-        above = np.zeros(seen.matrix.shape, np.uint8)
-        for edges in self._edges:
-            above += seen.matrix > edges
+        if len(seen.matrix) <= _AT_ONCE_MAX:
+            above = (seen.matrix[:, None, :] > self._edges).sum(axis=1, dtype=np.uint8)
+        else:
+            above = np.zeros(seen.matrix.shape, np.uint8)
+            for edges in self._edges:
+                above += seen.matrix > edges
         cells = np.empty((len(above), len(self.features) + 1), np.int64)
         np.add(above, self._starts[:-1], out=cells[:, :-1])
         cells[:, -1] = np.searchsorted(self._score_edges, seen.champion, side="left") + self._starts[-1]

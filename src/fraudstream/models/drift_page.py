@@ -67,7 +67,7 @@ def _alarms(watched: Watched) -> str:
         )
         for alarm in every
     ]
-    return table("Alarms", ("since", "until", "check", "highest", "cause"), rows)
+    return f'<div class="words">{table("Alarms", ("since", "until", "check", "highest", "cause"), rows)}</div>'
 
 
 def _plots(watched: Watched) -> list[str]:
@@ -112,7 +112,8 @@ def _checks(watched: Watched) -> str:
         )
         for check in sorted(watched.checks, key=lambda check: (check.informative, -check.ratio))
     ]
-    return table("All checks", ("check", "value", "limit", "of limit", "JS", "KS", "in words"), rows)
+    head = ("check", "value", "limit", "of limit", "JS", "KS", "in words")
+    return f'<div class="words">{table("All checks", head, rows)}</div>'
 
 
 def _days(watched: Watched) -> str:

@@ -46,7 +46,9 @@ class Means:
         """Did the mean move since the last look?"""
         moved, self._moved = self._moved, False
         now = self._adwin.estimation
-        message = f"the mean {self._subject} moved from {self._before:.5f} to {now:.5f}"
+        message = f"the mean {self._subject} is {now:.5f}"
+        if moved:
+            message = f"the mean {self._subject} moved from {self._before:.5f} to {now:.5f}"
         return Check(
             self._subject, "adwin", float(moved), 0.5, message, {"mean": now, "figures": float(self._adwin.width)}
         )
