@@ -13,6 +13,7 @@ from fraudstream.errors import FraudstreamError
 # Libraries that tell at INFO what only their developers need.
 _QUIET: Final = ("faust", "mode", "aiokafka", "asyncio", "onnxruntime", "fraudstream.adapters", "fraudstream.run")
 _CRASH_FOLLOWS: Final = "We experienced a crash!"
+_LOOP_GONE: Final = "Event loop is closed"
 
 
 class JsonFormatter(logging.Formatter):
@@ -35,10 +36,9 @@ class OnceOnly(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
-        # An end cancels the agents: Faust takes that for a crash of theirs.
-        return not isinstance(error, FraudstreamError | asyncio.CancelledError) and _CRASH_FOLLOWS not in str(
-            record.msg
-        )
+        # An end cancels the agents, and ends the consumer's thread before it is stopped: Faust takes both for a crash.
+        told = isinstance(error, FraudstreamError | asyncio.CancelledError) or str(error) == _LOOP_GONE
+        return not told and _CRASH_FOLLOWS not in str(record.msg)
 
 
 class Seldom(logging.Filter):

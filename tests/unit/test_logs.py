@@ -35,6 +35,7 @@ def test_an_end_that_was_told_is_not_told_again_by_faust() -> None:
     assert not keeps(_record("mode.services", "Crashed reason=%r", error=StateUnavailable("away")))
     assert not keeps(_record("mode.services", "Crashed reason=%r", error=asyncio.CancelledError()))
     assert not keeps(_record("mode.worker", "[^_Worker]: We experienced a crash! Reraising original exception..."))
+    assert not keeps(_record("mode.services", "Error while stopping child", error=RuntimeError("Event loop is closed")))
     assert keeps(_record("mode.services", "Crashed reason=%r", error=ValueError("ours")))
     assert keeps(_record("fraudstream.worker", "score ends: away"))
 
