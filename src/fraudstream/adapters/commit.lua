@@ -27,6 +27,11 @@ for m = models_at, joined_at - 1, 2 do
   if call('HGET', KEYS[8], ARGV[m]) ~= ARGV[m + 1] then return {'conflict'} end
 end
 
+-- An early label that a store lost since the gather was parked before, and would be told again: joined twice.
+for l = joined_at, counters_at - 1, 4 do
+  if call('HEXISTS', KEYS[4], ARGV[l + 1]) == 0 then return {'conflict'} end
+end
+
 -- An early label that was parked after the gather would be missed.
 if (call('GET', KEYS[5]) or '0') ~= ARGV[4] and call('EXISTS', KEYS[4]) == 1 then
   local known = {}

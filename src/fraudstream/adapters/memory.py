@@ -216,7 +216,9 @@ class MemoryStore:
             self._write_row(key, row, anew=key in moved)
 
     def _missed_label(self, commit: Commit) -> bool:
-        """Was a label of this batch parked after the gather?"""
+        """Was a label of this batch parked after the gather, or lost since?"""
+        if any(label.transaction_id not in self._parked for label in commit.parked):
+            return True
         if self._parked_version == commit.parked_version:
             return False
         known = {label.transaction_id for label in commit.parked}
