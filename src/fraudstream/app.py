@@ -45,8 +45,6 @@ FENCED_RETRY_S: Final = 1.0
 # One batch at a time: what comes meanwhile joins the next one of its partition instead of queueing behind it as a batch
 # of its own. At 300 records/s in 4 partitions the median wait fell from 40 to 15 ms; a backlog was drained no slower.
 BATCHES_OPEN_MAX: Final = 1
-# Batches of a backlog that the scorer is handed at once: while one is published, the next is decided.
-BATCHES_AT_ONCE: Final = 4
 # How long the example of an early label waits for a label role that has nothing else to do.
 EXAMPLES_DUE_EVERY_S: Final = 1.0
 # What stands still for longer than this, and than a session, is neither a rebalance nor a slow batch.
@@ -217,7 +215,7 @@ def _role(
 
     transport = MicroBatchTransport(
         app,
-        records_max=settings.batch_records_max * (BATCHES_AT_ONCE if name == "score" else 1),
+        records_max=settings.batch_records_max,
         batches_open_max=BATCHES_OPEN_MAX,
         fetch_wait_max_ms=kafka.fetch_wait_max_ms,
         on_assigned=assigned,

@@ -30,8 +30,8 @@ from fraudstream.services.outbox import Outbox, ThreadedOutbox
 from fraudstream.services.publishing import of_decisions, of_rejected
 from fraudstream.topics import Topics
 
-# Records of one batch: one gather, one commit, during which Redis answers nobody else (some 12 ms).
-BATCH_RECORDS_MAX = 1024
+# Records of one batch: one gather, one commit, during which Redis answers nobody else (some 6 ms).
+BATCH_RECORDS_MAX = 512
 # Looking up whether a transaction was decided before costs Redis a sixth of its work, and nearly none was: records past
 # the watermark are taken for new, and the commit refuses what is not. The price is a second gather for a batch with a
 # producer's retry in it, so after one everything is looked up, until so many batches in a row had none.
