@@ -205,8 +205,8 @@ def test_a_worker_whose_broker_hangs_is_unready_and_then_ends_itself(
     lines = [line for line in worker.log().splitlines() if "CRITICAL" in line]
     assert "ends: no progress for 5 s: " in lines[0]
     assert "the broker last answered" in lines[0] or "records were last asked for" in lines[0]
-    # Faust's goodbye waits for a broker that does not answer.
-    assert [line for line in lines[1:] if "worker is cut short" not in line] == []
+    # The other role may have come to its limit meanwhile, and Faust's goodbye waits for a broker that does not answer.
+    assert [line for line in lines if "ends: no progress for 5 s: " not in line and "cut short" not in line] == []
 
 
 @pytest.mark.parametrize("policy", ["stop", "earliest"])

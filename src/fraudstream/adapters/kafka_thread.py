@@ -3,9 +3,10 @@
 import asyncio
 import time
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import aiokafka
-from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError, NoOffsetForPartitionError
 from aiokafka.structs import OffsetAndMetadata
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
@@ -30,6 +31,15 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             # Positions are set before the first fetch. An offset that the broker does not hold is told (`skip_expired`).
             consumer._auto_offset_reset = "none"
         return consumer
+
+    async def _fetch_records(self, *args: Any, **kwargs: Any) -> Any:
+        # A new assignment has no positions for a moment, in which aiokafka itself looks for committed offsets; what it says
+        # where there are none is raised by a later fetch, when the partitions were long told to begin at the beginning.
+        try:
+            return await super()._fetch_records(*args, **kwargs)
+        except NoOffsetForPartitionError as error:
+            self.log.info("No offset was committed: %r", error)
+            return {}
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         # Faust ends the worker on every error here but one, a timeout or a partition that has just left included.

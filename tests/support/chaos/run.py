@@ -334,6 +334,7 @@ def play(seed: int, size: Size, directory: Path, say: Say) -> Report:
         broker = stack.enter_context(start_kafka(directory / "kafka", prefer="apache" if with_broker else "tansu"))
         redis = stack.enter_context(start_redis(directory / "redis", append_only=True))
         env = {
+            "FRAUDSTREAM_ROLES": "score,label",
             "FRAUDSTREAM_KAFKA__SESSION_TIMEOUT_S": str(SESSION_S),
             "FRAUDSTREAM_KAFKA__PUBLISH_TIMEOUT_S": "5",
             "FRAUDSTREAM_REDIS__TIMEOUT_S": "2",
