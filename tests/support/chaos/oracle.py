@@ -38,8 +38,9 @@ BATCH_RECORDS_MAX: Final = 1024
 KEYS_PER_CALL: Final = 2_000
 # Notes of examples that nobody is known to have published yet.
 DUE: Final = b"examples:due"
-# What differs between two right runs: how often partitions were taken, what has waited when, what is under way.
-OF_THE_WAY: Final = (b":fence", b"labels:parked:version", DUE)
+# What differs between two right runs: how often partitions were taken, what has waited when, what is under way,
+# when drift was looked for, and the number that a model was given.
+OF_THE_WAY: Final = (b":fence", b"labels:parked:version", DUE, b"drift", b"drift:lease", b"models", b"models:last")
 DIFFERENCES_SHOWN: Final = 5
 
 Places = set[tuple[int, int]]  # partition, offset
@@ -219,24 +220,31 @@ def _without_order_of_labels(counters: dict[bytes, bytes]) -> None:
 def check_state(found: dict[bytes, Any], wanted: dict[bytes, Any]) -> dict[str, Decision]:
     """Hold the keys against each other; the stored decisions by their transactions."""
     decisions: dict[str, Decision] = {}
-    models = {int(ref): json.loads(identity) for identity, ref in found[b"models"].items()}
-    identities = {ref: ModelIdentity(**told) for ref, told in models.items()}
+    numbers, numbers_passed = (_models(of) for of in (found, wanted))
+    assert set(numbers.values()) == set(numbers_passed.values()), (
+        f"models {numbers}, in a sequential pass {numbers_passed}"
+    )
     for key in [key for key in found if key.startswith(b"decisions:") and isinstance(found[key], dict)]:
         stored, expected = found[key], wanted.get(key, {})
         for name, packed in list(stored.items()):
             if name.startswith(b"\0"):  # a verdict
                 continue
-            decision = unpack_decision(name.decode(), packed, identities.__getitem__)
+            decision = unpack_decision(name.decode(), packed, numbers.__getitem__)
             assert decision.transaction_id not in decisions, f"{name!r} has two stored decisions"
             decisions[decision.transaction_id] = decision
             stored[name] = _timeless(decision)
             if name in expected:
-                expected[name] = _timeless(unpack_decision(name.decode(), expected[name], identities.__getitem__))
+                expected[name] = _timeless(unpack_decision(name.decode(), expected[name], numbers_passed.__getitem__))
     kept = [{key: value for key, value in of.items() if not key.endswith(OF_THE_WAY)} for of in (found, wanted)]
     differing = [key for key in {**kept[0], **kept[1]} if kept[0].get(key) != kept[1].get(key)]
     told = [f"{key!r}: {_difference(found.get(key), wanted.get(key))}" for key in differing[:DIFFERENCES_SHOWN]]
     assert not differing, f"{len(differing)} keys differ from those of a sequential pass: " + "; ".join(told)
     return decisions
+
+
+def _models(state: dict[bytes, Any]) -> dict[int, ModelIdentity]:
+    """The models that decided, by the numbers that packed decisions have for them."""
+    return {int(number): ModelIdentity(**json.loads(told)) for told, number in state[b"models"].items()}
 
 
 def _timeless(decision: Decision) -> Decision:
