@@ -7,11 +7,16 @@ from collections.abc import Callable, Iterator
 import pytest
 import redis
 from confluent_kafka.admin import AdminClient
+from hypothesis import settings
 
 from tests.support import create_topic
 from tests.support.servers import Kafka, Redis, kafka_for_tests, redis_for_tests
 
 TopicFactory = Callable[[str, int], str]
+
+# No deadline per example: a busy machine is not a fault. The blob that is printed repeats a failure anywhere.
+settings.register_profile("fraudstream", deadline=None, print_blob=True)
+settings.load_profile("fraudstream")
 
 
 @pytest.fixture(scope="session")

@@ -94,7 +94,7 @@ class World:
         return status
 
 
-@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(steps(), min_size=30, max_size=60))
 def test_both_stores_answer_and_hold_the_same(
     redis_server: Redis, redis_client: redis.Redis, history: list[Step]

@@ -77,7 +77,7 @@ def number_free(value: Any) -> Any:
     return float(value) if isinstance(value, Number) else value
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(decisions)
 def test_decision_comes_back_from_json(decision: Decision) -> None:
     """Encoding loses nothing, is valid under the schema, and any JSON parser reads the same."""
@@ -87,7 +87,7 @@ def test_decision_comes_back_from_json(decision: Decision) -> None:
     assert number_free(Reader(value.decode()).document()) == json.loads(value, parse_int=float)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(decisions.filter(lambda decision: decision.action != "allow"))
 def test_alert_is_valid(decision: Decision) -> None:
     """Every alert validates against the published schema, twice the same bytes."""
@@ -96,7 +96,7 @@ def test_alert_is_valid(decision: Decision) -> None:
     assert encode_alert(msgspec.structs.replace(decision)) == value
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(decisions, st.integers(0, 2**40))
 def test_decision_comes_back_from_storage(decision: Decision, model_ref: int) -> None:
     """Packing loses nothing, so what is published from storage is the same to the byte."""
@@ -108,7 +108,7 @@ def test_decision_comes_back_from_storage(decision: Decision, model_ref: int) ->
     assert pack_decision(stored, model_ref) == packed
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(decisions, st.booleans(), times_ms, st.sampled_from(["chargeback", "analyst"]))
 def test_example_comes_back_from_json(decision: Decision, is_fraud: bool, label_time_ms: int, source: Any) -> None:
     """An example loses nothing on its topic and validates."""
@@ -136,7 +136,7 @@ model_events = st.builds(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(model_events)
 def test_model_event_comes_back_from_json(event: ModelEvent) -> None:
     """A model event loses nothing on its topic and validates."""
@@ -145,7 +145,7 @@ def test_model_event_comes_back_from_json(event: ModelEvent) -> None:
     SCHEMAS["model-event.schema.json"].validate(json.loads(value))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.binary(max_size=80) | st.builds(lambda tail: b"\x9b" + tail, st.binary(max_size=60)))
 def test_any_bytes_are_a_decision_or_say_they_are_none(value: bytes) -> None:
     """Readers of our own topics and store get what they expect or the error that says it is none, nothing else."""
