@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import logging
-import sys
 from collections.abc import Sequence
 
 import faust
@@ -19,10 +18,6 @@ from fraudstream.services.watchdog import LOOK_EVERY_S, Standstill, Watchdog
 from fraudstream.settings import Settings
 
 log = logging.getLogger("fraudstream.start")
-
-# How long a thread that computes may keep the others from running. Python's 5 ms are what Redis takes for a whole batch: a
-# scorer whose answer had come would wait as long again for the thread that publishes.
-SWITCH_INTERVAL_S = 0.0005
 
 
 def check(settings: Settings) -> None:
@@ -54,7 +49,6 @@ def worker(settings: Settings) -> int:
     # What lives now lives on: keep the collector from walking over models and modules again and again.
     gc.collect()
     gc.freeze()
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
     parts.online.start()
     first, *others = [role.app for role in roles]
     try:

@@ -7,9 +7,6 @@
 5. publish      dead letters, alerts, decisions; wait for the acknowledgements
 6. (the caller) acknowledge the records, so that Kafka's offset moves last
 
-Many records at once are taken in several batches, and a batch is published by a thread of its own while the next one is
-decided: neither waits for the other's sockets. All of them are published before `process` returns, in order.
-
 A crash before 4 changed nothing; a crash after it redelivers records whose stored answers are published again. Published
 first, an alert could be contradicted by the decision that is stored after a crash; acknowledged first, it could be lost.
 """
@@ -18,7 +15,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from functools import partial
 
 from fraudstream.codec import Limits, decode_transaction
 from fraudstream.core.engine import Arrival, Outcome, ask, decide
@@ -26,12 +22,9 @@ from fraudstream.core.features import FeatureSet
 from fraudstream.core.ports import NO_OFFSET, Commit, CommitStatus, Lease, Model, Publisher, StateStore
 from fraudstream.errors import ModelError, StateUnavailable
 from fraudstream.events import Record, Rejected
-from fraudstream.services.outbox import Outbox, ThreadedOutbox
 from fraudstream.services.publishing import of_decisions, of_rejected
 from fraudstream.topics import Topics
 
-# Records of one batch: one gather, one commit, during which Redis answers nobody else (some 6 ms).
-BATCH_RECORDS_MAX = 512
 # Looking up whether a transaction was decided before costs Redis a sixth of its work, and nearly none was: records past
 # the watermark are taken for new, and the commit refuses what is not. The price is a second gather for a batch with a
 # producer's retry in it, so after one everything is looked up, until so many batches in a row had none.
@@ -61,20 +54,6 @@ class Processed:
     rejected: int = 0
     resume_at: int | None = None
 
-    def __add__(self, other: "Processed") -> "Processed":
-        """Both, where both are done."""
-        return Processed(
-            Ending.DONE,
-            self.decided + other.decided,
-            self.alerts + other.alerts,
-            self.duplicates + other.duplicates,
-            self.repeated + other.repeated,
-            self.rejected + other.rejected,
-        )
-
-
-_Answered = tuple[Outcome, list[tuple[Record, Rejected]]]
-
 
 class Scorer:
     """Scores the partitions it holds a lease for. Not thread-safe: one batch at a time.
@@ -93,8 +72,6 @@ class Scorer:
         topics: Topics | None = None,
         limits: Limits | None = None,
         publish_decisions: bool = True,
-        batch_records_max: int = BATCH_RECORDS_MAX,
-        outbox: Outbox[Processed] | None = None,
     ) -> None:
         if model.features_digest != features.digest:
             raise ModelError(
@@ -113,8 +90,6 @@ class Scorer:
         # Where a commit's answer was lost: it may be applied already, or any moment now, with what was decided then.
         self._unanswered: set[int] = set()
         self._look_up_batches = 0
-        self._batch_records_max = batch_records_max
-        self._outbox: Outbox[Processed] = outbox or ThreadedOutbox[Processed]()
 
     @property
     def partitions(self) -> frozenset[int]:
@@ -145,26 +120,10 @@ class Scorer:
         self._unanswered.discard(partition)
 
     def process(self, partition: int, records: Sequence[Record]) -> Processed:
-        """Take some records of one partition, in offset order, through all steps.
+        """Take a non-empty batch of one partition, in offset order, through all steps.
 
-        Raises `StateUnavailable` or `BrokerUnavailable`; calling again with the same records is then safe and right.
+        Raises `StateUnavailable` or `BrokerUnavailable`; calling again with the same batch is then safe and right.
         """
-        size = self._batch_records_max
-        if len(records) <= size:
-            answered = self._settle(partition, records, records[0].offset)
-            return answered if isinstance(answered, Processed) else self._publish(*answered)
-        ended: Processed | None = None
-        with self._outbox as outbox:  # whatever happens, nothing is under way when it is left
-            for start in range(0, len(records), size):
-                answered = self._settle(partition, records[start : start + size], records[0].offset)
-                if isinstance(answered, Processed):
-                    ended = answered
-                    break
-                outbox.put(partial(self._publish, *answered))
-        return ended or sum(outbox.results(), start=Processed(Ending.DONE))
-
-    def _settle(self, partition: int, records: Sequence[Record], first_offset: int) -> "Processed | _Answered":
-        """Decide and commit a batch; `first_offset` is where to read again if the store lost data."""
         lease = self._leases.get(partition)
         if lease is None:  # revoked or fenced; taking the lease here would fence the worker that owns it now
             return Processed(Ending.FENCED)
@@ -186,14 +145,14 @@ class Scorer:
             self.release(partition)
             return Processed(Ending.FENCED)
         if status is CommitStatus.REWOUND:
-            return Processed(Ending.REWOUND, resume_at=self.retake(partition, first_offset))
+            return Processed(Ending.REWOUND, resume_at=self.retake(partition, records[0].offset))
         lease = self._leases[partition] = replace(lease, watermark=max(last, lease.watermark))
         if partition in self._unanswered:
             # Perhaps an earlier try was the one applied: publish what is stored, not what was decided this time.
             outcome = self._decide(lease, arrivals, last, Counter(), [], look_up=True)
             self._unanswered.discard(partition)
         self._look_up_batches = LOOK_UP_BATCHES if outcome.duplicates else max(0, self._look_up_batches - 1)
-        return outcome, rejected
+        return self._publish(outcome, rejected)
 
     def _commit(self, commit: Commit) -> CommitStatus:
         try:

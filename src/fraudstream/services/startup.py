@@ -129,8 +129,6 @@ def build(settings: Settings) -> Parts:
         topics=topics,
         limits=limits,
         publish_decisions=settings.publish_decisions,
-        # Two halves: the first is published while the second is decided.
-        batch_records_max=-(-settings.batch_records_max // 2),
     )
     late_labels = open_late_labels(settings)
     late = late_labels.indexer if late_labels else None

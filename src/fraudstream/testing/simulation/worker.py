@@ -6,7 +6,6 @@ a client: `OffsetRun`, `Backlog`, `start_offset`, `Scorer`, `Labeller`.
 
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +21,6 @@ from fraudstream.events import Contribution
 from fraudstream.roles import start_offset
 from fraudstream.services.degraded import Ahead, Guesser
 from fraudstream.services.labelling import Labeller
-from fraudstream.services.outbox import Outbox
 from fraudstream.services.scoring import Ending, Scorer
 from fraudstream.testing.driver import FakeRecord
 from fraudstream.testing.faults import FlakyBroker, FlakyStore, Hook, WorkerKilled
@@ -30,7 +28,6 @@ from fraudstream.testing.simulation.logs import ALERT_FROM
 from fraudstream.topics import TOPICS
 
 BATCHES_OPEN_MAX = 3
-BATCH_RECORDS_MAX = 4
 Batch = tuple[TP, list[FakeRecord]]
 
 
@@ -78,40 +75,6 @@ class VirtualBroker(MemoryPublisher):
         return all(self.committed.get(tp, 0) == len(log) for tp, log in self.logs.items())
 
 
-class LazyOutbox(Outbox[Any]):
-    """Publishes when the seed says: at once, or only after later batches were decided."""
-
-    def __init__(self, rng: Random) -> None:
-        self._rng = rng
-
-    def __enter__(self) -> "LazyOutbox":
-        self._waiting: list[Callable[[], Any]] = []
-        self._results: list[Any] = []
-        self._error: BaseException | None = None
-        return self
-
-    def __exit__(self, kind: Any, error: Any, at: Any) -> None:
-        if not isinstance(error, WorkerKilled):
-            self._work()
-
-    def put(self, work: Callable[[], Any]) -> None:
-        self._waiting.append(work)
-        if self._rng.random() < 0.5:
-            self._work()
-
-    def results(self) -> list[Any]:
-        if self._error:
-            raise self._error
-        return self._results
-
-    def _work(self) -> None:
-        while self._waiting and not self._error:
-            try:
-                self._results.append(self._waiting.pop(0)())
-            except BrokerUnavailable as error:
-                self._error = error
-
-
 class VirtualWorker:
     """One worker process. `at` is told every step of its calls."""
 
@@ -138,15 +101,7 @@ class VirtualWorker:
         self._rng = rng
         reached = FlakyStore(self.reach(store), at)
         publisher = FlakyBroker(broker, at)
-        self.scorer = self.scorer_type(
-            features,
-            model,
-            reached,
-            publisher,
-            clock_ms=clock_ms,
-            batch_records_max=BATCH_RECORDS_MAX,
-            outbox=LazyOutbox(rng),
-        )
+        self.scorer = self.scorer_type(features, model, reached, publisher, clock_ms=clock_ms)
         self.guesser = Guesser(features, model, publisher, clock_ms=clock_ms)
         self.ahead = Ahead(records_max=12)
         self._runs_ahead = runs_ahead
