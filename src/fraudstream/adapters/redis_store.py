@@ -17,6 +17,7 @@ from redis.retry import Retry
 
 from fraudstream.adapters.redis_arguments import Arguments, example, label_step, update_arguments
 from fraudstream.adapters.redis_keys import CENSUS_TTL_MS, EXAMPLE_CLAIM_MS, Keys, StoreSettings, row_ttl_ms
+from fraudstream.adapters.redis_wire import Wire
 from fraudstream.codec import ModelIdentity, pack_decision, unpack_decision
 from fraudstream.core.census import CENSUS
 from fraudstream.core.features import FeatureSet
@@ -76,6 +77,7 @@ class RedisStore:
         self.client: redis.Redis = redis.Redis.from_url(
             url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=Retry(NoBackoff(), 0)
         )
+        self._wire = Wire(self.client)
         self._settings = settings
         self._layouts = {entity.name: entity.layout for entity in features.entities}
         self._row_ttl_ms = row_ttl_ms(features)
@@ -135,11 +137,10 @@ class RedisStore:
                 slot = names.decision(generation, transaction_id)
                 parts += (_LENGTHS[len(slot)], slot, _LENGTHS[len(transaction_id)], transaction_id)
                 asked.append(number)
-        pipe = self.client.pipeline(transaction=False)
         ids = msgspec.json.encode([sighting.transaction_id for sighting in sightings])
-        pipe.evalsha(self._sha("gather"), 2, names.parked, names.parked_version, b"".join(parts), ids)
-        entities = self._ask_rows(pipe, keys)
-        (version, stored, parked), *rows = pipe.execute()
+        looked_for = names.parked, names.parked_version, b"".join(parts), ids
+        entities, questions = self._row_questions(keys)
+        (version, stored, parked), *rows = self._wire.ask(("EVALSHA", self._sha("gather"), 2, *looked_for), *questions)
         decisions: list[Decision | None] = [None] * len(sightings)
         labels: list[Label | None] = [None] * len(sightings)
         for position, packed in zip(stored[::2], stored[1::2], strict=True):
@@ -199,7 +200,7 @@ class RedisStore:
             keys.fence(lease.partition), keys.watermark(lease.partition), keys.counters, keys.parked,
             keys.parked_version, keys.parked_times, keys.generations, keys.models, keys.examples_due,
         ]  # fmt: skip
-        answer = self.client.evalsha(self._sha("commit"), len(names), *names, *arguments)
+        (answer,) = self._wire.ask(("EVALSHA", self._sha("commit"), len(names), *names, *arguments))
         status = CommitStatus(_text(answer[0]))
         if status is CommitStatus.CONFLICT:
             self._forget_models()  # perhaps their numbers are what it was about
@@ -224,9 +225,8 @@ class RedisStore:
 
     @_unavailable
     def rows(self, keys: Mapping[str, Sequence[str]]) -> dict[str, Sequence[bytes | None]]:
-        pipe = self.client.pipeline(transaction=False)
-        entities = self._ask_rows(pipe, keys)
-        return _by_entity(keys, entities, pipe.execute())
+        entities, questions = self._row_questions(keys)
+        return _by_entity(keys, entities, self._wire.ask(*questions) if questions else [])
 
     @_unavailable
     def labels_settled(self, partition: int) -> int:
@@ -313,13 +313,14 @@ class RedisStore:
             self.load_scripts()
         return self._shas[script]
 
-    def _ask_rows(self, pipe: Any, keys: Mapping[str, Sequence[str]]) -> list[str]:
-        """Ask for the rows of every entity that has keys; the entities that were asked about."""
+    def _row_questions(self, keys: Mapping[str, Sequence[str]]) -> tuple[list[str], list[tuple[Any, ...]]]:
+        """The entities that have keys, and the question for the rows of each."""
         asked = [entity for entity, wanted in keys.items() if wanted]
+        questions: list[tuple[Any, ...]] = []
         for entity in asked:
             prefix = self._row_prefixes[entity]
-            pipe.mget([prefix + key.encode() for key in keys[entity]])
-        return asked
+            questions.append(("MGET", *[prefix + key.encode() for key in keys[entity]]))
+        return asked, questions
 
     def _shared(self, shared: Sequence[tuple[str, SharedUpdate]]) -> tuple[list[bytes], Arguments]:
         """The keys with the place of their update, and the updates: one may be that of many keys."""
