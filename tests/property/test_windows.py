@@ -5,8 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fraudstream.core import updates
+from fraudstream.core.layout import COUNT, SQUARES, Layout, Read, Ring
 from fraudstream.core.updates import SharedUpdate, apply_update, shared_updates
-from fraudstream.core.windows import COUNT, SQUARES, Layout, Read, Ring, States, observe
+from fraudstream.core.windows import States, observe
 from tests.support.histories import (
     AMOUNT_MINOR_MAX,
     INT64_MAX,
@@ -119,6 +121,19 @@ def test_updates_leave_the_rows_that_observing_leaves(
     changed = apply_all(layout, rows, updates_of(batch, rows, after))
     blank = bytes(layout.row_bytes)
     assert [row or blank for row in changed] == after.to_rows()
+
+
+@given(layouts(shared=True), visits(), visits(), st.booleans())
+def test_additions_of_a_small_batch_are_those_of_a_large_one(
+    layout: Layout, before: list[Visit], batch: list[Visit], verdicts: bool
+) -> None:
+    """Added up one by one, as in a small batch, every key's cells are byte for byte what numpy makes of them together."""
+    after = States.from_rows(layout, stored(layout, before))
+    replay(after, batch)
+    told = (after, keys_of(batch), times_of(batch))
+    amounts = None if verdicts else amounts_of(batch)
+    one_by_one = list(updates._cells_of_few(*told, amounts_minor=amounts, frauds=frauds_of(batch)))
+    assert one_by_one == list(updates._cells_of_many(*told, amounts_minor=amounts, frauds=frauds_of(batch)))
 
 
 @given(layouts(shared=True), visits(size_max=10), visits(size_max=10), visits(size_max=10))

@@ -6,21 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from hypothesis import strategies as st
 
-from fraudstream.core.windows import (
-    COLUMN_DTYPES,
-    COUNT,
-    FRAUDS,
-    MAXIMUM,
-    SQUARES,
-    SUM,
-    IntArray,
-    Layout,
-    Read,
-    Ring,
-    States,
-    add_frauds,
-    observe,
-)
+from fraudstream.core.layout import COLUMN_DTYPES, COUNT, FRAUDS, MAXIMUM, SQUARES, SUM, Layout, Read, Ring
+from fraudstream.core.windows import IntArray, States, add_frauds, observe
 
 INT64_MAX = 2**63 - 1
 KEYS = 3

@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 
 from fraudstream.adapters.redis_keys import Keys
+from fraudstream.core.layout import Layout
 from fraudstream.core.ports import LabelStep
 from fraudstream.core.updates import SharedUpdate
-from fraudstream.core.windows import Layout
 from fraudstream.events import Label, Rejected
 
 Arguments = list[Any]

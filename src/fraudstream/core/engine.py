@@ -247,21 +247,25 @@ def _advance(
         names = question.keys[entity.name]
         seen = gathered.rows[entity.name]
         index: dict[str | None, int] = {name: at for at, name in enumerate(names)}
-        of = columns.keys[entity.name]
         index[None] = -1
-        key = np.fromiter(map(index.__getitem__, of), np.int64, len(columns))
+        places = [index[name] for name in columns.keys[entity.name]]
+        key = np.array(places, np.int64)
         states = States.from_rows(entity.layout, seen)
         observed[entity.name] = features.observe(entity, states, key, columns, frauds)
-        known = key >= 0
-        touched = np.unique(key[known])
+        touched = set(places)
         if None in seen:
-            new = np.fromiter((row is None for row in seen), np.bool_, len(seen))
-            with_new = np.flatnonzero(known & new[key])
-            firsts[f"new.{entity.name}"] = with_new[np.unique(key[with_new], return_index=True)[1]]
+            new: dict[int, int] = {}
+            for at, place in enumerate(places):
+                if place >= 0 and seen[place] is None:
+                    new.setdefault(place, at)
+            firsts[f"new.{entity.name}"] = np.fromiter(new.values(), np.int64, len(new))
+        whole = -1 not in touched
+        touched.discard(-1)
         if entity.owned:
             packed = states.to_rows()
-            rows += [(entity.name, names[at], packed[at]) for at in touched.tolist()]
-        elif len(touched):
+            rows += [(entity.name, names[place], packed[place]) for place in sorted(touched)]
+        elif touched:
+            known = slice(None) if whole else key >= 0
             when, amounts = columns.times_ms[known], columns.amounts_minor[known]
             updates = shared_updates(names, seen, states, key[known], when, amounts_minor=amounts, frauds=frauds[known])
             shared += [(entity.name, update) for update in updates]

@@ -19,22 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fraudstream.core import spec as specs
-from fraudstream.core.windows import (
-    COUNT,
-    FRAUDS,
-    MAXIMUM,
-    ROW_BYTES_MAX,
-    SQUARES,
-    SUM,
-    FloatArray,
-    IntArray,
-    Layout,
-    Observed,
-    Read,
-    Ring,
-    States,
-    observe,
-)
+from fraudstream.core.layout import COUNT, FRAUDS, MAXIMUM, ROW_BYTES_MAX, SQUARES, SUM, Layout, Read, Ring
+from fraudstream.core.windows import FloatArray, IntArray, Observed, States, observe
 from fraudstream.errors import SettingsError
 from fraudstream.events import Transaction
 
@@ -118,6 +104,12 @@ class FeatureSet:
         self._reads: dict[str, dict[tuple[str, str, bool], int]] = {}
         compiled = (self._compile(name, at) for name, at in declared.entities.items())
         self.entities: tuple[Entity, ...] = tuple(entity for entity in compiled if entity.layout.row_bytes)
+        # The rows of `Observed.sums` that each aggregate is computed from.
+        self._places = {
+            name: [self._reads[f.entity][f.window, column, f.before] for column in _COLUMNS[f.aggregate]]
+            for name, f in declared.features.items()
+            if f.aggregate in _COLUMNS
+        }
         self.number_fields: tuple[str, ...] = tuple(
             f.field for f in declared.features.values() if f.field and f.field != "amount"
         )
@@ -218,12 +210,17 @@ class FeatureSet:
     def matrix(self, columns: Columns, observed: Mapping[str, Observed]) -> npt.NDArray[np.float32]:
         """The (n, features) float32 matrix a model scores, C-contiguous, in the order of `names`."""
         values: dict[str, FloatArray] = {}
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            for name, feature in self.spec.features.items():
-                values[name] = self._value(feature, columns, observed, values)
+        sums = {name: seen.sums.astype(np.float64) for name, seen in observed.items()}
         matrix = np.empty((len(columns), len(self.names)), np.float32)
-        for at, name in enumerate(self.names):
-            matrix[:, at] = values[name]
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            for at, (name, feature) in enumerate(self.spec.features.items()):
+                if feature.aggregate in _COLUMNS:
+                    of = sums[feature.entity]
+                    value = _aggregate(feature.aggregate, [of[place] for place in self._places[name]])
+                else:
+                    value = self._value(feature, columns, observed, values)
+                values[name] = value
+                matrix[:, at] = value
         return matrix
 
     def _compile(self, name: str, source: str) -> Entity:
@@ -284,14 +281,10 @@ class FeatureSet:
             value, mean, std = (values[name] for name in feature.deviation)
             return _bounded(np.where(std > 0, (value - mean) / std, 0.0))
         seen = observed[feature.entity]
-        if feature.aggregate == specs.SECONDS_SINCE_LAST:
-            cap_ms = specs.IDLE_CAP_MS
-            idle_ms = np.where(seen.idle_ms < 0, cap_ms, np.minimum(seen.idle_ms, cap_ms))
-            return idle_ms / 1000.0
-        at = self._reads[feature.entity]
-        places = [at[feature.window, column, feature.before] for column in _COLUMNS[feature.aggregate]]
-        sums = [seen.sums[place].astype(np.float64) for place in places]
-        return _aggregate(feature.aggregate, sums)
+        assert feature.aggregate == specs.SECONDS_SINCE_LAST
+        cap_ms = specs.IDLE_CAP_MS
+        idle_ms = np.where(seen.idle_ms < 0, cap_ms, np.minimum(seen.idle_ms, cap_ms))
+        return idle_ms / 1000.0
 
 
 def keys_of(transactions: Sequence[Transaction], source: str) -> list[str | None]:
@@ -328,7 +321,7 @@ def _number(extra: Mapping[str, object] | None, name: str) -> float:
 
 def _bounded(values: FloatArray) -> FloatArray:
     """Finite as float32: a sender's tiny divisor must not put an infinity before a model."""
-    return np.clip(values, -FLOAT32_MAX, FLOAT32_MAX)
+    return np.minimum(np.maximum(values, -FLOAT32_MAX), FLOAT32_MAX)
 
 
 def _calendar(kind: str, local_ms: IntArray) -> FloatArray:

@@ -13,103 +13,23 @@ The result of any sequence depends only on the set of transactions and their ord
 was cut into batches: `tests/property/test_windows.py` holds this against a brute-force count.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+from fraudstream.core.layout import COUNT, FRAUDS, MAXIMUM, SQUARES, SUM, Layout
+
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 
-# Columns of a tile. Every one but the maximum is a sum, so that updates commute.
-COUNT: Final = "count"
-SUM: Final = "sum"  # of amount_minor
-SQUARES: Final = "squares"  # of amount_minor
-FRAUDS: Final = "frauds"
-MAXIMUM: Final = "maximum"  # of amount_minor; read-modify-write, so only for keys that one partition owns
-
-# Big-endian because Redis' BITFIELD, which increments tiles in place, is.
-COLUMN_DTYPES: Final = {COUNT: ">u4", FRAUDS: ">u4", SUM: ">i8", SQUARES: ">i8", MAXIMUM: ">i8"}
 _INT64_MAX: Final = 2**63 - 1
 # Columns whose additions do not depend on their order, not even at the largest number.
 _SUMMABLE: Final = frozenset((COUNT, SUM, FRAUDS))
-
-# Largest row a feature list may ask for, in bytes: at a million cards and a million terminals this is 8 GB of Redis.
-ROW_BYTES_MAX: Final = 4096
-
-
-@dataclass(frozen=True)
-class Ring:
-    """Tiles of one hop. `columns` in storage order."""
-
-    hop_ms: int
-    tiles: int
-    columns: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Read:
-    """One window of one column: the tiles `start .. stop-1` back from the transaction's own (0 = the running tile).
-
-    `before` reads it just before the transaction is added: what the key was used to without it.
-    """
-
-    ring: int
-    column: str
-    start: int
-    stop: int
-    before: bool = False
-
-
-class Layout:
-    """What is kept for one key of an entity, and how its row is laid out in bytes.
-
-    Row: int64 last event time in ms (only if `keeps_last`), int64 head of each ring, then ring by ring its tiles, each
-    tile with its columns side by side; all big-endian.
-
-    Examples
-    --------
-    >>> layout = Layout((Ring(hop_ms=86_400_000, tiles=7, columns=("count", "sum")),), (Read(0, "count", 0, 7),))
-    >>> layout.row_bytes
-    92
-    """
-
-    def __init__(self, rings: Sequence[Ring], reads: Sequence[Read], *, keeps_last: bool = False) -> None:
-        self.rings = tuple(rings)
-        self.reads = tuple(reads)
-        self.keeps_last = keeps_last
-        self.tile_dtypes = [np.dtype([(column, COLUMN_DTYPES[column]) for column in r.columns]) for r in self.rings]
-        last: list[tuple[Any, ...]] = [("last_ms", ">i8")] if keeps_last else []
-        tiles = [(f"ring{i}", self.tile_dtypes[i], (ring.tiles,)) for i, ring in enumerate(self.rings)]
-        self.dtype = np.dtype([*last, ("heads", ">i8", (len(self.rings),)), *tiles])
-        self.row_bytes = int(self.dtype.itemsize)
-        self.heads_offset = 8 * keeps_last
-        self.heads_bytes = 8 * len(self.rings)
-        self.tile_bytes = tuple(int(tile.itemsize) for tile in self.tile_dtypes)
-        sizes = [ring.tiles * size for ring, size in zip(self.rings, self.tile_bytes, strict=True)]
-        self._ring_offsets = tuple(accumulate(sizes, initial=self.heads_offset + self.heads_bytes))
-
-    def tile_offset(self, ring: int, slot: int) -> int:
-        """Byte offset in the row of a ring's tile in `slot` (= tile number mod tiles)."""
-        return self._ring_offsets[ring] + slot * self.tile_bytes[ring]
-
-    @staticmethod
-    def bytes_needed(rings: Sequence[Ring], *, keeps_last: bool) -> int:
-        """The row's length, told without laying it out: a declaration may ask for billions of tiles."""
-        tiles = sum(r.tiles * sum(np.dtype(COLUMN_DTYPES[column]).itemsize for column in r.columns) for r in rings)
-        return 8 * keeps_last + 8 * len(rings) + tiles
-
-    def describe(self) -> list[tuple[int, int, tuple[str, ...]]]:
-        """What decides the bytes of a row."""
-        return [(ring.hop_ms, ring.tiles, ring.columns) for ring in self.rings]
-
-    @property
-    def horizon_ms(self) -> int:
-        """How far back the longest ring reaches: a key idle for longer holds nothing a window could see."""
-        return max((ring.hop_ms * ring.tiles for ring in self.rings), default=0)
+# In so small a batch it is looked for keys that all differ, as they nearly always do there.
+_FEW: Final = 64
 
 
 class States:
@@ -138,7 +58,8 @@ class States:
             raise ValueError(f"a stored row is not {layout.row_bytes} bytes long: it belongs to another feature list")
         joined = b"".join(filled)
         packed = np.frombuffer(joined, layout.dtype)
-        states = cls(layout, 0)
+        states = cls.__new__(cls)
+        states.layout = layout
         states.last_ms = packed["last_ms"].astype(np.int64) if layout.keeps_last else np.zeros(len(rows), np.int64)
         heads = packed["heads"].astype(np.int64).reshape(len(rows), len(layout.rings))
         states.heads = [np.ascontiguousarray(heads[:, number]) for number in range(len(layout.rings))]
@@ -153,11 +74,12 @@ class States:
         packed = np.zeros(len(self), self.layout.dtype)
         if self.layout.keeps_last:
             packed["last_ms"] = self.last_ms
-        if self.heads:
-            packed["heads"] = np.stack(self.heads, axis=1)
+        heads = packed["heads"].reshape(len(self), len(self.heads))
         for number, columns in enumerate(self.columns):
+            heads[:, number] = self.heads[number]
+            tiles = packed[f"ring{number}"]
             for column, values in columns.items():
-                packed[f"ring{number}"][column] = values
+                tiles[column] = values
         joined = packed.tobytes()
         size = self.layout.row_bytes
         return [joined[start : start + size] for start in range(0, len(joined), size)]
@@ -198,14 +120,15 @@ def observe(
     layout = states.layout
     observed = Observed(np.zeros((len(layout.reads), len(key)), np.int64), np.full(len(key), -1, np.int64))
     added: dict[str, IntArray | int] = {COUNT: 1, SUM: amounts_minor, FRAUDS: 0 if frauds is None else frauds}
-    in_turn = [
-        number
-        for number in range(len(layout.rings))
-        if not _observe_at_once(states, number, key, times_ms, added=added, sums=observed.sums)
-    ]
-    if not in_turn and not layout.keeps_last:
-        return observed
-    for turn in _rounds(key):
+    in_turn: Sequence[int] = range(len(layout.rings))
+    # Where all keys differ, one round does it.
+    turns: Iterable[slice | IntArray] = (slice(None),)
+    if len(key) > _FEW or len(set(key.tolist())) < len(key):
+        in_turn = [
+            n for n in in_turn if not _observe_at_once(states, n, key, times_ms, added=added, sums=observed.sums)
+        ]
+        turns = _rounds(key) if in_turn or layout.keeps_last else ()
+    for turn in turns:
         k, t = key[turn], times_ms[turn]
         if layout.keeps_last:
             last = states.last_ms[k]
@@ -214,7 +137,7 @@ def observe(
         adding = {column: value if isinstance(value, int) else value[turn] for column, value in added.items()}
         for number in in_turn:
             tile = t // layout.rings[number].hop_ms
-            at = _Visit(k, tile, _advance(states, number, k, tile))
+            at = _Visit.of(k, tile, _advance(states, number, k, tile))
             _read(states, number, at, observed.sums, turn, before=True)
             _add(states, number, at, adding)
             _read(states, number, at, observed.sums, turn, before=False)
@@ -249,7 +172,7 @@ def _observe_at_once(
     if bool((tile - max(read.stop for read in reads) < head - ring.tiles).any()):
         return False
     _advance(states, number, distinct, newest)
-    at = _Visit(key, tile, head)
+    at = _Visit.of(key, tile, head)
     _read(states, number, at, sums, slice(None), before=True)
     _read(states, number, at, sums, slice(None), before=False)
     flat = key * ring.tiles + tile % ring.tiles
@@ -267,16 +190,24 @@ def add_frauds(states: States, key: IntArray, times_ms: IntArray) -> None:
         for number, ring in enumerate(states.layout.rings):
             if FRAUDS in ring.columns:
                 tile = t // ring.hop_ms
-                _add(states, number, _Visit(k, tile, _advance(states, number, k, tile)), {FRAUDS: 1})
+                _add(states, number, _Visit.of(k, tile, _advance(states, number, k, tile)), {FRAUDS: 1})
 
 
 @dataclass(frozen=True)
 class _Visit:
-    """Distinct keys, the tile of one transaction of each, and their rings' heads after they were advanced to it."""
+    """Distinct keys, the tile of one transaction of each, and their rings' heads after they were advanced to it.
+
+    `late` if one of the tiles lies before its head.
+    """
 
     k: IntArray
     tile: IntArray
     head: IntArray
+    late: bool
+
+    @classmethod
+    def of(cls, k: IntArray, tile: IntArray, head: IntArray) -> "_Visit":
+        return cls(k, tile, head, bool((tile < head).any()))
 
 
 def _rounds(key: IntArray) -> Iterator[slice | IntArray]:
@@ -301,7 +232,7 @@ def _advance(states: States, number: int, k: IntArray, tile: IntArray) -> IntArr
     """Move the heads of the keys `k` (distinct) up to `tile`, emptying the tiles that are entered; the heads."""
     tiles = states.layout.rings[number].tiles
     head = states.heads[number][k]
-    moved = np.flatnonzero(tile > head)
+    (moved,) = (tile > head).nonzero()
     if len(moved) == 0:
         return head
     ahead, before, keys = tile[moved, None], head[moved, None], k[moved]
@@ -317,8 +248,8 @@ def _advance(states: States, number: int, k: IntArray, tile: IntArray) -> IntArr
 def _add(states: States, number: int, at: _Visit, added: Mapping[str, "IntArray | int"]) -> None:
     tiles = states.layout.rings[number].tiles
     k, tile = at.k, at.tile
-    held = tile > at.head - tiles
-    whole = bool(held.all())
+    held = tile > at.head - tiles if at.late else np.True_
+    whole = not at.late or bool(held.all())
     rows, slots = (k, tile % tiles) if whole else (k[held], tile[held] % tiles)
     columns = states.columns[number]
     for column, cells in columns.items():
@@ -336,31 +267,31 @@ def _add(states: States, number: int, at: _Visit, added: Mapping[str, "IntArray 
 
 
 def _read(states: States, number: int, visit: _Visit, out: IntArray, turn: slice | IntArray, *, before: bool) -> None:
-    tiles = states.layout.rings[number].tiles
-    k, tile, head = visit.k, visit.tile, visit.head
-    reads = [(at, read) for at, read in enumerate(states.layout.reads) if (read.ring, read.before) == (number, before)]
-    if not reads:
+    looks = states.layout.looks[number, before]
+    if looks is None:
         return
-    first, last = min(read.start for _, read in reads), max(read.stop for _, read in reads)
+    tiles = states.layout.rings[number].tiles
     # (tiles, n): sums over the first axis run along the transactions, several times faster than along a window's tiles.
-    wanted = tile - np.arange(first, last)[:, None]
-    flat = k * tiles + wanted % tiles
-    gone = wanted <= head - tiles if bool((tile < head).any()) else None
-    aligned: dict[str, IntArray] = {}
-    for at, read in reads:
-        if read.column not in aligned:
-            values = states.columns[number][read.column].reshape(-1).take(flat)
-            if gone is not None:
-                values[gone] = 0
-            aligned[read.column] = values
-        window = aligned[read.column][read.start - first : read.stop - first]
-        if read.column == MAXIMUM:
-            out[at, turn] = window.max(axis=0)
-        else:
-            out[at, turn] = _saturating_sum(window) if read.column == SQUARES else window.sum(axis=0)
+    wanted = visit.tile - looks.back
+    flat = wanted % tiles
+    flat += visit.k * tiles
+    gone = wanted <= visit.head - tiles if visit.late else None
+    for column, windows in looks.windows:
+        values = states.columns[number][column].reshape(-1).take(flat)
+        if gone is not None:
+            values[gone] = 0
+        total = _TOTALS.get(column, np.add.reduce)
+        for at, part in windows:
+            out[at, turn] = total(values[part])
 
 
 def _saturating_sum(window: IntArray) -> IntArray:
     """Column sums of non-negative numbers, at most 2**63 - 1: a thousand amounts of a million fill the squares."""
     high = (window >> 32).sum(axis=0) + ((window & 0xFFFF_FFFF).sum(axis=0) >> 32)
     return np.where(high >= 2**31, _INT64_MAX, window.sum(axis=0))
+
+
+_TOTALS: Final[Mapping[str, Callable[[IntArray], IntArray]]] = {
+    SQUARES: _saturating_sum,
+    MAXIMUM: np.maximum.reduce,
+}
