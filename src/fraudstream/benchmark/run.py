@@ -45,8 +45,8 @@ def run(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
     directory = options.directory or Path(tempfile.mkdtemp(prefix="fraudstream-benchmark-"))
     say("simulating cards and training a model on their history")
     latency_records = sum(_needed(PER_S_MAX / 2 if r is None else r, options.seconds) for r in wanted_rates)
-    of_stages = stages.counts_for(options.transactions) if options.stages else {}
-    needed = options.transactions + latency_records + sum(of_stages.values())
+    of_stages = stages.needed(stages.counts_for(options.transactions)) if options.stages else 0
+    needed = options.transactions + latency_records + of_stages
     made = world.make(directory / "world", options.size, needed, options.registry)
     try:
         with contextlib.ExitStack() as stack:
@@ -134,7 +134,7 @@ def _measured(
     if options.stages:
         say("each stage alone")
         counts = stages.counts_for(options.transactions)
-        figures["stages"] = stages.measure(system, records.read(live, at, sum(counts.values()), faster=faster), counts)
+        figures["stages"] = stages.measure(system, records.read(live, at, stages.needed(counts), faster=faster), counts)
     return figures
 
 

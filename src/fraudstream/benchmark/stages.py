@@ -22,6 +22,9 @@ BATCHES: Final = (1, 64, 256, 1024)
 # Records for each batch size; a lone record takes long, and few of them tell enough.
 RECORDS_MAX: Final = 20_480
 LONE_RECORDS_MAX: Final = 2_048
+# One by one before any clock runs: the first publish connects and is given a producer's number, which takes a second,
+# and a broker in Java answers hundreds more slowly than those after them.
+WARM_UP_RECORDS: Final = 512
 PORTS: Final = {
     "gather": "gather",
     "commit": "commit",
@@ -83,7 +86,8 @@ class Timed:
 def measure(system: System, records: Records, counts: Mapping[int, int]) -> dict[str, dict[str, dict[str, float]]]:
     """Microseconds a transaction by batch size and stage: processor time of this process and of Redis, and wall time.
 
-    `counts` says how many of the `records`, which are new to the system, go into batches of each size. `features` is
+    `counts` says how many of the `records`, which are new to the system, go into batches of each size; those of
+    `needed(counts)` are taken, the first of them to warm up. `features` is
     what is left of a batch when its other stages are taken away: windows, the matrix, the commit's content, the books.
     """
     config = settings.load(overrides(system.env))
@@ -92,7 +96,10 @@ def measure(system: System, records: Records, counts: Mapping[int, int]) -> dict
     publisher = KafkaPublisher(config.kafka.client(), timeout_s=config.kafka.publish_timeout_s)
     topics, found = Topics(**system.topics), {}
     try:
-        first = 0
+        warm_up = _delivered(records, 0, WARM_UP_RECORDS, topics.transactions, partition=999)
+        scorer = Scorer(features, model, store, publisher, clock_ms=startup.now_ms, topics=topics)
+        _process(scorer, Clock(), warm_up, 1)
+        first = WARM_UP_RECORDS
         for number, (size, count) in enumerate(counts.items()):
             delivered = _delivered(records, first, count, topics.transactions, partition=1_000 + number)
             clock = Clock()
@@ -124,6 +131,11 @@ def counts_for(transactions: int) -> dict[int, int]:
         size: min(LONE_RECORDS_MAX, transactions // 16) if size == 1 else max(size, wanted // size * size)
         for size in BATCHES
     }
+
+
+def needed(counts: Mapping[int, int]) -> int:
+    """How many records `measure` takes."""
+    return WARM_UP_RECORDS + sum(counts.values())
 
 
 def overrides(env: dict[str, str]) -> dict[str, Any]:
