@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from tests.support.kafka import produce
 from tests.support.servers import Kafka
-from tests.support.system import System, read_all, run_command, run_ok, system
+from tests.support.system import System, read_all, read_until, run_command, run_ok, system
 from tests.support.waiting import wait_until
 
 HISTORY_ENDS_MS = 1_739_577_600_000  # 2025-02-15, see the fixture `history`
@@ -47,8 +47,8 @@ def test_workers_learn_from_labels_and_score_with_what_was_learned(running: Syst
     running.wait_accounted(len(rows), 60)
 
     later = {row["transaction_id"] for row in rows[LEARNED:]}
-    decisions = read_all(running.bootstrap_servers, running.topics.decisions, len(rows))
-    asked = [d for d in decisions if d["transaction_id"] in later and d["online_score"] is not None]
+    decisions = read_until(running.bootstrap_servers, running.topics.decisions, later)
+    asked = [decisions[name] for name in later if decisions[name]["online_score"] is not None]
     assert len(asked) == 200
     share = _shown(running)["serving"]["share"]
     for decision in asked:

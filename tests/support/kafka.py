@@ -1,7 +1,7 @@
 """Records in, records out, with confluent-kafka. Records are counted; watermarks are not trusted (see embedded)."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -68,8 +68,18 @@ def produce(
     return partition_by_key
 
 
-def consume(bootstrap_servers: str, topic: str, count: int, *, timeout_s: float = 30) -> list[Message]:
-    """Read `topic` from its beginning until `count` records are there; fail with the number that was."""
+def consume(
+    bootstrap_servers: str,
+    topic: str,
+    count: int,
+    *,
+    timeout_s: float = 30,
+    enough: Callable[[list[Message]], bool] | None = None,
+) -> list[Message]:
+    """Read `topic` from its beginning until `count` records are there; fail with the number that was.
+
+    With `enough`, which is shown what came in each look, until it says so.
+    """
     consumer = Consumer(
         {
             "bootstrap.servers": bootstrap_servers,
@@ -85,10 +95,14 @@ def consume(bootstrap_servers: str, topic: str, count: int, *, timeout_s: float 
         consumer.assign([TopicPartition(topic, partition, 0) for partition in partitions])
         messages: list[Message] = []
         deadline = time.monotonic() + timeout_s
-        while len(messages) < count:
-            assert time.monotonic() < deadline, f"{len(messages)} of {count} records of {topic} in {timeout_s:g} s"
-            batch = consumer.consume(count - len(messages), timeout=0.2)
-            messages.extend(message for message in batch if message.error() is None)
+        done = False
+        while not done and (enough or len(messages) < count):
+            wanted = f"of {count} " if not enough else ""
+            assert time.monotonic() < deadline, f"{len(messages)} {wanted}records of {topic} in {timeout_s:g} s"
+            batch = consumer.consume(500 if enough else count - len(messages), timeout=0.2)
+            came = [message for message in batch if message.error() is None]
+            messages.extend(came)
+            done = enough is not None and enough(came)
         return messages
     finally:
         consumer.close()

@@ -157,6 +157,22 @@ def system(bootstrap_servers: str, redis_url: str, registry: Path, directory: Pa
         made.close()
 
 
+def read_until(bootstrap_servers: str, topic: str, ids: set[str], timeout_s: float = 60) -> dict[str, dict[str, Any]]:
+    """The newest answer by transaction, once all of `ids` are on the topic: after a crash some come twice."""
+    from tests.support.kafka import consume
+
+    found: dict[str, dict[str, Any]] = {}
+
+    def take(messages: list[Any]) -> bool:
+        for message in messages:
+            told = json.loads(message.value())
+            found[told["transaction_id"]] = told
+        return ids <= found.keys()
+
+    consume(bootstrap_servers, topic, 0, timeout_s=timeout_s, enough=take)
+    return found
+
+
 def read_all(bootstrap_servers: str, topic: str, count: int, timeout_s: float = 60) -> list[dict[str, Any]]:
     """The JSON values of `count` records of a topic."""
     from tests.support.kafka import consume
