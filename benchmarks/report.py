@@ -34,11 +34,11 @@ Words = tuple[str, ...]
 def commands(directory: Path, peers_python: Path) -> dict[str, list[Words]]:
     """What each part runs, as words after the interpreter's `-m`."""
     kept = ("--directory", str(directory / "files"))
-    whole: Words = ("fraudstream", "benchmark", "--transactions", "400000", "--rate", "2000", "--rate", "half")
+    whole: Words = ("fraudstream", "benchmark", "--transactions", "200000", "--rate", "2000", "--rate", "half")
     scale: Words = ("fraudstream", "benchmark", "--transactions", "300000", *kept)
     return {
         "main": [
-            (*whole, "--seconds", "30", "--stages", *kept, "--json", str(directory / "main.json"),
+            (*whole, "--seconds", "20", "--stages", *kept, "--json", str(directory / "main.json"),
              "--plot", str(directory / "main.svg")),
             (*scale, "--append-only", "--json", str(directory / "append-only.json")),
         ],
