@@ -14,7 +14,8 @@ PEERS_VENV ?= .venv-peers
 PYTHON ?=
 DEMO_ARGS ?=
 TEST_ARGS ?=
-BENCH ?= $(sort $(wildcard benchmarks/bench_*.py))
+# bench_path.py wants a registry: make bench BENCH=benchmarks/bench_path.py BENCH_ARGS="--registry registry"
+BENCH ?= $(filter-out benchmarks/bench_path.py,$(sort $(wildcard benchmarks/bench_*.py)))
 BENCH_ARGS ?=
 MINUTES ?= 0
 SEED ?=
@@ -64,7 +65,7 @@ chaos: $(VENV)/.installed-dev ## Kill, freeze and restart workers, Redis and Kaf
 
 bench: $(VENV)/.installed-dev ## Measure, with nothing else running; BENCH names one benchmark, BENCH_ARGS its options
 	@echo "make bench: $(BENCH)"
-	@set -e; for script in $(BENCH); do echo "== $$script"; $(BIN)/python "$$script" $(BENCH_ARGS); done
+	@set -e; for script in $(BENCH); do echo "== $$script"; PYTHONPATH=. $(BIN)/python "$$script" $(BENCH_ARGS); done
 
 bench-report: $(VENV)/.installed-dev ## Measure every figure of the pages on performance, with nothing else running
 	@$(BIN)/python -m benchmarks.report $(BENCH_ARGS)

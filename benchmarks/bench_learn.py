@@ -1,6 +1,6 @@
 """What the online model costs: learning an example, scoring a transaction, writing the state. One process, CPU time.
 
-    python benchmarks/bench_learn.py [--classifiers]
+    make bench BENCH=benchmarks/bench_learn.py [BENCH_ARGS=--classifiers]
 
 Examples are decoded, tested and learned as the learner does it, with its state written to memory or to a Redis started here.
 """
