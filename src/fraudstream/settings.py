@@ -242,6 +242,22 @@ def load(overrides: Mapping[str, Any] | None = None) -> Settings:
         raise SettingsError(f"settings cannot be read: {error}") from error
 
 
+def overrides(env: Mapping[str, str]) -> dict[str, Any]:
+    """A worker's environment as what `load` takes, for a process that wants its settings and not its environment.
+
+    >>> overrides({"FRAUDSTREAM_REDIS__PREFIX": "demo", "FRAUDSTREAM_LOG_LEVEL": "error"})
+    {'redis': {'prefix': 'demo'}, 'log_level': 'error'}
+    """
+    found: dict[str, Any] = {}
+    for name, value in env.items():
+        head, _, rest = name.removeprefix(PREFIX).lower().partition("__")
+        if rest:
+            found.setdefault(head, {})[rest] = value
+        else:
+            found[head] = value
+    return found
+
+
 def shown(settings: Settings) -> dict[str, Any]:
     """The settings as plain data, secrets masked, paths as text."""
     return settings.model_dump(mode="json")

@@ -90,7 +90,7 @@ def measure(system: System, records: Records, counts: Mapping[int, int]) -> dict
     `needed(counts)` are taken, the first of them to warm up. `features` is
     what is left of a batch when its other stages are taken away: windows, the matrix, the commit's content, the books.
     """
-    config = settings.load(overrides(system.env))
+    config = settings.load(settings.overrides(system.env))
     features, model = startup.open_model(config)
     store = startup.open_store(config, features)
     publisher = KafkaPublisher(config.kafka.client(), timeout_s=config.kafka.publish_timeout_s)
@@ -136,18 +136,6 @@ def counts_for(transactions: int) -> dict[int, int]:
 def needed(counts: Mapping[int, int]) -> int:
     """How many records `measure` takes."""
     return WARM_UP_RECORDS + sum(counts.values())
-
-
-def overrides(env: dict[str, str]) -> dict[str, Any]:
-    """A worker's environment as settings for this process."""
-    found: dict[str, Any] = {}
-    for name, value in env.items():
-        head, _, rest = name.removeprefix(settings.PREFIX).lower().partition("__")
-        if rest:
-            found.setdefault(head, {})[rest] = value
-        else:
-            found[head] = value
-    return found
 
 
 def _process(scorer: Scorer, clock: Clock, delivered: Sequence[Delivered], size: int) -> None:

@@ -122,7 +122,7 @@ class _Demo:
             kafka, redis = servers.result()
             train.wait(COMMAND_S_MAX)
         env = self._environment(kafka, redis)
-        config = settings.load(_overrides(env))
+        config = settings.load(settings.overrides(env))
         worker = self._child("worker", "fraudstream", "worker", env=env)
         self._say("loading the history of cards and terminals, starting the worker")
         features, _ = startup.open_model(config)
@@ -272,18 +272,6 @@ def _tally(file: Path, drift_ms: int) -> Tally:
 def _first_day(file: Path) -> str:
     first = pq.read_table(file, columns=["event_time"])["event_time"][0].as_py()
     return str(first.date())
-
-
-def _overrides(env: dict[str, str]) -> dict[str, Any]:
-    """The worker's environment as settings for this process."""
-    found: dict[str, Any] = {}
-    for name, value in env.items():
-        head, _, rest = name.removeprefix(settings.PREFIX).lower().partition("__")
-        if rest:
-            found.setdefault(head, {})[rest] = value
-        else:
-            found[head] = value
-    return found
 
 
 def _line(tally: Tally) -> str:
