@@ -19,39 +19,62 @@ from fraudstream.core.watch import LABEL_CHECKS
 RUNS_MAX: Final = 256
 # Examples of one figure of the log-loss.
 EXAMPLES: Final = 500
-# A loss of a clipped probability: figures have to lie in [0, 1].
-LOSS_MAX: Final = 16.0
+# Figures that say what is usual, before any is judged.
+FIRST: Final = 8
 
 
 class Means:
-    """One stream of means in [0, 1]. `subject` is what they are means of."""
+    """One stream of means that are not negative. `subject` is what they are means of.
+
+    ADWIN's bound is for figures that use the whole of [0, 1]: the mean score of frauds that are one in a hundred could
+    treble unnoticed. So a mean x is taken as x / (x + u), where u is what is usual, the mean of the first figures: the usual
+    becomes a half, twice as much two thirds.
+    """
 
     def __init__(self, subject: str, alarms_per_month: float) -> None:
         self._subject = subject
         from river.drift import ADWIN  # noqa: PLC0415 - a worker that only scores starts without river
 
         # The probability of a cut at each figure: a thirtieth of a month's share, as figures are about one a day or more.
-        self._adwin: Any = ADWIN(delta=alpha_of(alarms_per_month, LABEL_CHECKS, 30.0))  # type: ignore[no-untyped-call] # river has no types
+        # Looked at with each of them: they are few.
+        self._adwin: Any = ADWIN(delta=alpha_of(alarms_per_month, LABEL_CHECKS, 30.0), clock=1)  # type: ignore[no-untyped-call] # river has no types
+        self._first: list[float] = []
+        self._usual = 0.0
         self._moved = False
         self._before = 0.0
 
     def update(self, mean: float) -> None:
         """Take the next figure."""
-        before = self._adwin.estimation
-        self._adwin.update(mean)
-        if self._adwin.drift_detected:
-            self._moved, self._before = True, before
+        if self._usual:
+            self._take(mean)
+            return
+        self._first = [*self._first[1 - FIRST :], mean]
+        self._usual = sum(self._first) / len(self._first) if len(self._first) >= FIRST else 0.0
+        if self._usual:
+            for figure in self._first:
+                self._take(figure)
+            self._first.clear()
 
     def check(self) -> Check:
         """Did the mean move since the last look?"""
         moved, self._moved = self._moved, False
-        now = self._adwin.estimation
+        now = self._mean()
         message = f"the mean {self._subject} is {now:.5f}"
         if moved:
             message = f"the mean {self._subject} moved from {self._before:.5f} to {now:.5f}"
         return Check(
             self._subject, "adwin", float(moved), 0.5, message, {"mean": now, "figures": float(self._adwin.width)}
         )
+
+    def _take(self, mean: float) -> None:
+        before = self._mean()
+        self._adwin.update(mean / (mean + self._usual))
+        if self._adwin.drift_detected:
+            self._moved, self._before = True, before
+
+    def _mean(self) -> float:
+        share: float = self._adwin.estimation
+        return self._usual * share / (1.0 - share)
 
 
 class ScoreMeans:
@@ -92,6 +115,6 @@ class LossMeans:
         if more < 0 or not self._fed[0]:  # another version, or the first look: from here on
             self._fed = examples, loss
         elif more >= EXAMPLES:
-            self._means.update(min(1.0, (loss - self._fed[1]) / more / UNIT / LOSS_MAX))
+            self._means.update((loss - self._fed[1]) / more / UNIT)
             self._fed = examples, loss
         return self._means.check()
