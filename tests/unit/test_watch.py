@@ -154,6 +154,18 @@ def test_rejects_and_first_sights_are_told_as_shares() -> None:
     assert "first time for 7.5%" in new.message
 
 
+def test_values_that_were_never_seen_are_told_by_field() -> None:
+    """Amounts above the largest, or below the smallest, of the reference period: more than 5 % of a day are an alarm."""
+    monitor = Monitor({"amount": EDGES}, [0.1, 0.5], (), {"amount": (5.0, 80.0)})
+    for scale, share in ((1.0, 0.0), (1.5, 0.25), (0.9, 0.25)):
+        batch = seen(2_000, scale=scale)
+        hours = (row for name, row in monitor.count(0, {}, batch) if ":h" in name)
+        check = named(checks(REFERENCE, monitor.read(hours), None, LIMITS), "outside:amount")
+        assert check.value == pytest.approx(share, abs=0.03)
+        assert (check.value > check.limit) is (share > 0)
+    assert check.message.startswith("amount was smaller or larger than ever in the reference period for 2")
+
+
 def tallied(frauds: int, loss: float, seed: int) -> Tallies:
     random = np.random.default_rng(seed)
     scores = np.exp(-random.exponential(loss, frauds))

@@ -88,6 +88,8 @@ class Monitor:
         The same for the champion's score.
     extras
         Names of the further counts (see `Seen.firsts`).
+    ranges
+        Smallest and largest value of features that are fields as sent: `outside.<feature>` counts what lies beyond them.
 
     Examples
     --------
@@ -98,11 +100,17 @@ class Monitor:
     """
 
     def __init__(
-        self, edges: Mapping[str, Sequence[float]], score_edges: Sequence[float], extras: Sequence[str] = ()
+        self,
+        edges: Mapping[str, Sequence[float]],
+        score_edges: Sequence[float],
+        extras: Sequence[str] = (),
+        ranges: Mapping[str, tuple[float, float]] | None = None,
     ) -> None:
         self.features = tuple(edges)
-        self.sums = (*SUMS, *extras)
         self._extras = tuple(extras)
+        bounds = ranges or {}
+        self._ranges = [(self.features.index(name), low, high) for name, (low, high) in bounds.items()]
+        self.sums = (*SUMS, *extras, *(f"outside.{name}" for name in bounds))
         sizes = [len(of) + 1 for of in edges.values()]
         self._starts = np.concatenate(([0], np.cumsum(sizes))).astype(np.int64)
         # Shorter lists are filled up with edges that no value passes, so that one comparison serves all features.
@@ -111,7 +119,9 @@ class Monitor:
             self._edges[: len(of), at] = of
         self._score_edges = np.asarray(score_edges, np.float64)
         self._cells = int(self._starts[-1]) + len(score_edges) + 1
-        told = json.dumps([{name: list(of) for name, of in edges.items()}, list(score_edges), self.sums, RUN_OFFSETS])
+        told = json.dumps(
+            [{name: list(of) for name, of in edges.items()}, list(score_edges), self.sums, RUN_OFFSETS, self._ranges]
+        )
         self.digest = hashlib.sha256(told.encode()).hexdigest()[:8]
         self._head = 8 * (1 + len(self.sums))
         self.row_bytes = self._head + 4 * self._cells
@@ -210,6 +220,9 @@ class Monitor:
         for at, name in enumerate(self._extras, start=len(SUMS)):
             if len(first := seen.firsts.get(name, ())):
                 found[at, first] = 1
+        for at, (column, low, high) in enumerate(self._ranges, start=len(SUMS) + len(self._extras)):
+            values = seen.matrix[:, column]
+            found[at] = (values < low) | (values > high)
         return found
 
     def _delta(self, cells: IntArray, sums: IntArray) -> tuple[IntArray, IntArray]:

@@ -25,8 +25,13 @@ FRAUDS_MIN: Final = 100
 CAMPAIGNS: Final = 2.0
 # Checks that labels allow: the frauds' loss, and ADWIN on the log-loss and on the score.
 LABEL_CHECKS: Final = 3
-# New keys and missing fields are an alarm from this share of a day's transactions on.
+# New keys, missing fields and values out of range are an alarm from this share of a day's transactions on.
 SHARE_MAX: Final = 0.05
+_SHARES: Final[Mapping[str, str]] = {
+    "new": "a {} was seen for the first time",
+    "missing": "{} was missing",
+    "outside": "{} was smaller or larger than ever in the reference period",
+}
 
 
 class Bins(Struct, frozen=True):
@@ -115,15 +120,14 @@ def _arrivals(day: Counts, daily: tuple[float, float], alpha: float) -> Check:
 
 
 def _shares(day: Counts) -> list[Check]:
-    """First sights of keys and missing fields, as shares of the day's transactions."""
+    """First sights of keys, missing fields and values never seen in the reference period, as shares of the day's transactions."""
     found = []
     for name, count in day.sums.items():
         what, _, field = name.partition(".")
-        if what not in ("new", "missing"):
+        if what not in _SHARES:
             continue
         share = count / day.transactions
-        words = f"for {share:.1%} of the last day's transactions"
-        message = f"a {field} was seen for the first time {words}" if what == "new" else f"{field} was missing {words}"
+        message = f"{_SHARES[what].format(field)} for {share:.1%} of the last day's transactions"
         found.append(Check(field, what, share, SHARE_MAX, message, {"transactions": float(count)}))
     return found
 

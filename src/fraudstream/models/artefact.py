@@ -120,7 +120,8 @@ class FeatureBaseline(Struct, frozen=True):
 
     Bin `i` of `counts` holds the values v with `edges[i-1] < v <= edges[i]`; the first and the last bin are open.
     `null_day` and `null_recent` tell what the stability index of a day, and of the last `Baseline.recent` transactions, is
-    without drift; None (also in versions that were trained before it was learned): independence is assumed.
+    without drift; None (also in versions that were trained before it was learned): independence is assumed. `low` and `high`
+    are the smallest and the largest value; None in versions that were trained before they were kept.
     """
 
     edges: tuple[float, ...]
@@ -128,6 +129,8 @@ class FeatureBaseline(Struct, frozen=True):
     legit_median: float
     null_day: Null | None = None
     null_recent: Null | None = None
+    low: float | None = None
+    high: float | None = None
 
 
 class ScoreBaseline(Struct, frozen=True):
@@ -160,7 +163,12 @@ class Baseline(Struct, frozen=True):
     def monitor(self, features: FeatureSet) -> Monitor:
         """What commits count, so that it can be compared with this."""
         edges = {name: self.features[name].edges for name in features.names}
-        return Monitor(edges, self.score.edges, features.extra_counts)
+        ranges = {
+            name: (of.low, of.high)
+            for name, of in self.features.items()
+            if features.spec.features[name].field and of.low is not None and of.high is not None
+        }
+        return Monitor(edges, self.score.edges, features.extra_counts, ranges)
 
     def reference(self, features: FeatureSet) -> Reference:
         """What the watch compares with. Features of the calendar are told, but never alarm: they drift with the clock."""

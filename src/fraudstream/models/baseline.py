@@ -116,7 +116,9 @@ def feature_baselines(
         edges = edges_of(values, FEATURE_QUANTILES)
         nulls = past.nulls(past_matrix[:, at].astype(np.float64), FEATURE_QUANTILES)
         counts = tuple(count_bins(values, edges))
-        baselines[name] = FeatureBaseline(tuple(edges.tolist()), counts, float(usual[at]), *nulls)
+        baselines[name] = FeatureBaseline(
+            tuple(edges.tolist()), counts, float(usual[at]), *nulls, low=float(values.min()), high=float(values.max())
+        )
     return baselines
 
 

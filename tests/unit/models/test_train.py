@@ -72,6 +72,9 @@ def test_the_baseline_is_that_of_the_newest_stretch(artefact: Artefact, settings
             high = feature.edges[bin_] if bin_ < len(feature.edges) else math.inf
             assert count == np.count_nonzero((newest[:, at] > low) & (newest[:, at] <= high))
         assert feature.legit_median == pytest.approx(float(np.median(fitted[~frauds][:, at])))
+        assert (feature.low, feature.high) == (newest[:, at].min(), newest[:, at].max())
+    monitor = baseline.monitor(settings.features)
+    assert [name for name in monitor.sums if name.startswith("outside")] == ["outside.amount"]
     assert sum(baseline.score.counts) == len(newest)
 
 
