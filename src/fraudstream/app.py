@@ -21,9 +21,9 @@ from fraudstream.roles import (
     Runner,
     end,
     or_end,
+    records_expired,
     records_of,
     resume,
-    skip_expired,
     start_offset,
     still_current,
     tp_of,
@@ -84,9 +84,10 @@ def score_role(settings: Settings, scorer: Scorer, health: Health, guesser: Gues
             log.warning("partition %d was taken by another worker: its batch is dropped here", partition)
             await asyncio.sleep(FENCED_RETRY_S)
             resume_at = await outage.call(role, current, lambda: scorer.retake(partition, records[0].offset))
-            if resume_at is not None:
-                log.warning("partition %d is this worker's still: its lease is taken again", partition)
-                await resume(role, tp_of(records), records[0].offset, resume_at, settings.on_state_lost)
+            if resume_at is None:
+                return await outage.go_ahead(role, event)
+            log.warning("partition %d is this worker's still: its lease is taken again", partition)
+            await resume(role, tp_of(records), records[0].offset, resume_at, settings.on_state_lost)
             return False
         for name in ("decided", "alerts", "duplicates", "repeated", "rejected"):
             health.totals[name] += getattr(done, name)
@@ -123,6 +124,8 @@ def label_role(settings: Settings, labeller: Labeller, health: Health) -> Role:
         if done.resume_at is not None:
             log.error("Redis is not where labels[%d] left it: it lost data", records[0].partition)
             await resume(role, tp_of(records), records[0].offset, done.resume_at, settings.on_state_lost)
+            # What this worker had settled is no longer what the store has: without this it would find the same again.
+            await runner.call("label", still_current(role, event), partial(labeller.take, records[0].partition))
             return False
         health.totals.update({f"labels_{name}": n for name, n in done.tally.items()})
         return True
@@ -178,7 +181,7 @@ def learn_role(settings: Settings, learner: "Callable[[], Learner]", health: Hea
         if wanted == 0:  # everything there is was asked for
             log.warning("examples before offset %d are gone: what is learned begins there", first)
             return 0
-        lost = await skip_expired(tp, wanted, first, log_end, settings.on_offsets_expired)
+        lost = await records_expired(tp, wanted, first, log_end, settings.on_offsets_expired)
         if wanted > log_end:  # another log: the state's offset would hide its examples until it is reached
             await runner.call("learn", lambda: True, lambda: learner().begin_anew(first))
         return lost
@@ -210,7 +213,7 @@ def _role(
         return starts
 
     async def gone(tp: TP, wanted: int, first: int, log_end: int) -> None:
-        skip = expired or partial(skip_expired, policy=settings.on_offsets_expired)
+        skip = expired or partial(records_expired, policy=settings.on_offsets_expired)
         health.totals["expired"] += await or_end(role, skip(tp, wanted, first, log_end))
 
     transport = MicroBatchTransport(

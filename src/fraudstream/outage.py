@@ -53,7 +53,7 @@ class Outage:
     async def go_ahead(self, role: Role, event: EventT[Any]) -> bool:
         """Answer a batch provisionally and let go of it; False, as it is not done."""
         records, current = records_of(event), still_current(role, event)
-        partition, first, end = records[0].partition, records[0].offset, records[-1].offset + 1
+        partition, first, behind = records[0].partition, records[0].offset, records[-1].offset + 1
         if self.ahead.active:  # before anything is awaited: what is not listed here is not read again
             self.ahead.put(partition, first, first)
         while self.ahead.active and not self.ahead.room and current():  # noqa: ASYNC110 - three reasons to go on, none an event
@@ -68,7 +68,7 @@ class Outage:
                 return False
             self._health.totals["provisional"] += len(guesses)
             self._health.totals["provisional_alerts"] += sum(guess.action != "allow" for guess in guesses)
-        self.ahead.put(partition, first, end)
+        self.ahead.put(partition, first, behind)
         self._tell()
         role.transport.release(event, aside=True)
         return False

@@ -106,19 +106,18 @@ def start_offset(tp: TP, committed: int | None, watermark: int, policy: StateLos
     return 0 if policy == "replay" else None
 
 
-async def skip_expired(tp: TP, wanted: int, first: int, log_end: int, policy: OffsetsExpired) -> int:
+async def records_expired(tp: TP, wanted: int, first: int, log_end: int, policy: OffsetsExpired) -> int:
     """How many records are lost where the broker holds only the offsets from `first` below `log_end`.
 
     Raises `OffsetsExpiredError` unless the policy says to go on.
     """
     where = f"{tp.topic}[{tp.partition}]"
     if wanted < first:
-        lost, what = first - wanted, f"offsets {wanted} to {first - 1} of {where} were deleted before they were read"
+        lost = first - wanted
+        what = f"offsets {wanted} to {first - 1} of {where} were deleted before they were read"
     else:
-        lost, what = (
-            0,
-            f"{where} ends at offset {log_end}, and was read up to {wanted}: its log was cut, or it was made anew",
-        )
+        lost = 0
+        what = f"{where} ends at offset {log_end}, and was read up to {wanted}: its log was cut, or it was made anew"
     if policy == "stop":
         raise OffsetsExpiredError(
             f"{what}; restore them, or set FRAUDSTREAM_ON_OFFSETS_EXPIRED=earliest to go on at offset {first}"

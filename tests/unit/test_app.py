@@ -19,7 +19,7 @@ from fraudstream.roles import (
     OffsetsExpiredError,
     Runner,
     StateLostError,
-    skip_expired,
+    records_expired,
     start_offset,
 )
 from fraudstream.services.health import STATUS_AGE_S_MAX, Health, read_status
@@ -160,8 +160,8 @@ def test_offsets_that_the_broker_no_longer_holds_stop_the_worker_unless_told_oth
     with pytest.raises(
         OffsetsExpiredError, match=r"offsets 40 to 99 of transactions\[0\] were deleted .* at offset 100"
     ):
-        asyncio.run(skip_expired(T0, 40, 100, 500, "stop"))
+        asyncio.run(records_expired(T0, 40, 100, 500, "stop"))
     with pytest.raises(OffsetsExpiredError, match=r"transactions\[0\] ends at offset 20, and was read up to 40"):
-        asyncio.run(skip_expired(T0, 40, 0, 20, "stop"))
-    assert asyncio.run(skip_expired(T0, 40, 100, 500, "earliest")) == 60
-    assert asyncio.run(skip_expired(T0, 40, 0, 20, "earliest")) == 0
+        asyncio.run(records_expired(T0, 40, 0, 20, "stop"))
+    assert asyncio.run(records_expired(T0, 40, 100, 500, "earliest")) == 60
+    assert asyncio.run(records_expired(T0, 40, 0, 20, "earliest")) == 0

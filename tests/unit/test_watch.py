@@ -204,7 +204,7 @@ def test_quality_is_estimated_from_calibrated_scores() -> None:
     assert found.recall == pytest.approx((scores > 0.4)[frauds].mean(), abs=0.02)
     assert found.alert_rate == (scores > 0.4).mean()
     missed = batch.amounts_minor[frauds & ~batch.alerts].sum() / 100
-    assert found.money_lost == pytest.approx(missed, rel=0.03)
+    assert found.amount_missed == pytest.approx(missed, rel=0.03)
 
 
 # --- alarms ------------------------------------------------------------------------------------------------------------

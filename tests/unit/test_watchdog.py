@@ -19,6 +19,8 @@ def test_an_outage_that_is_waited_out_is_no_standstill() -> None:
     health.partitions["score"] = [0]
     health.checks["score"] = lambda: ["transactions[0]: the batch in work has not ended for 30 s"]
     assert health.standing("score") == ["transactions[0]: the batch in work has not ended for 30 s"]
+    health.teller("late labels")("Kafka does not answer")  # that has no limit of its own
+    assert health.standing("score") == ["transactions[0]: the batch in work has not ended for 30 s"]
     health.troubles["score"] = "score waits: Redis: away"
     assert health.standing("score") == []
 

@@ -1,4 +1,5 @@
--- Applies one micro-batch, whole or not at all. Everything is checked before anything is written.
+-- Applies one micro-batch, whole or not at all. What can be checked is, before anything is written; that a decision is the
+-- first of its transaction is known by storing it, and what was stored is taken back on a conflict.
 -- KEYS  1 fence  2 watermark  3 counters  4 parked labels  5 parked version  6 parked times  7 generations  8 models
 --       9 examples to publish
 -- ARGV  1 fence  2 watermark seen  3 watermark new  4 parked version seen  5 row time-to-live (ms)

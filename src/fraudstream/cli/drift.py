@@ -116,7 +116,7 @@ def histograms(watched: Watched, check: Check) -> tuple[list[int], list[int]]:
 
 def _days_table(watched: Watched) -> Table:
     table = Table(title="Estimated from the scores, before any label (right if the scores are calibrated)")
-    for column in ("day", "transactions", "alerts", "frauds", "precision", "recall", "saved", "lost"):
+    for column in ("day", "transactions", "alerts", "frauds", "precision", "recall", "amount alerted", "amount missed"):
         table.add_column(column, justify="right")
     for day, found in sorted(watched.days.items())[-14:]:
         table.add_row(
@@ -125,8 +125,8 @@ def _days_table(watched: Watched) -> Table:
             f"{found.alerts:,}",
             f"{found.frauds:,.1f}",
             *("–" if share is None else f"{share:.3f}" for share in (found.precision, found.recall)),
-            f"{found.money_saved:,.0f}",
-            f"{found.money_lost:,.0f}",
+            f"{found.amount_alerted:,.0f}",
+            f"{found.amount_missed:,.0f}",
         )
     return table
 

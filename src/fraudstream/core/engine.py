@@ -116,7 +116,7 @@ def decide(
     answer = _answer(features, model, fresh, columns, observed, lease=lease, now_ms=now_ms) if fresh else None
     decided = answer.decisions if answer else []
     census = []
-    if monitor := model.monitor:
+    if (monitor := model.monitor) and CENSUS in question.keys:
         census = _census(
             features,
             monitor,

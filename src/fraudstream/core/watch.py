@@ -192,12 +192,12 @@ class Estimated(Struct, frozen=True):
     precision: float | None
     recall: float | None
     alert_rate: float | None
-    money_saved: float
-    money_lost: float
+    amount_alerted: float
+    amount_missed: float
 
 
-def estimated(sums: Mapping[str, int], *, saved_share: float = 1.0, lost_share: float = 1.0) -> Estimated:
-    """The expected figures of the transactions that were counted."""
+def estimated(sums: Mapping[str, int]) -> Estimated:
+    """The expected figures of the transactions that were counted; the money is whole amounts, without a cost matrix."""
     n, alerts = sums["transactions"], sums["alerts"]
     frauds, hits = sums["score"] / SCORE_UNIT, sums["alert_score"] / SCORE_UNIT
     return Estimated(
@@ -207,8 +207,8 @@ def estimated(sums: Mapping[str, int], *, saved_share: float = 1.0, lost_share: 
         precision=hits / alerts if alerts else None,
         recall=hits / frauds if frauds else None,
         alert_rate=alerts / n if n else None,
-        money_saved=sums["alert_amount_score"] / 100 * saved_share,
-        money_lost=(sums["amount_score"] - sums["alert_amount_score"]) / 100 * lost_share,
+        amount_alerted=sums["alert_amount_score"] / 100,
+        amount_missed=(sums["amount_score"] - sums["alert_amount_score"]) / 100,
     )
 
 

@@ -124,10 +124,10 @@ def _days(watched: Watched) -> str:
             f"{found.alerts:,}",
             f"{found.frauds:,.1f}",
             *("–" if share is None else f"{share:.3f}" for share in (found.precision, found.recall)),
-            f"{found.money_saved:,.0f}",
-            f"{found.money_lost:,.0f}",
+            f"{found.amount_alerted:,.0f}",
+            f"{found.amount_missed:,.0f}",
         )
         for day, found in sorted(watched.days.items(), reverse=True)
     ]
-    head = ("day", "transactions", "alerts", "frauds", "precision", "recall", "saved", "lost")
+    head = ("day", "transactions", "alerts", "frauds", "precision", "recall", "amount alerted", "amount missed")
     return table("Estimated, before any label", head, rows)

@@ -13,12 +13,13 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from fraudstream.codec import Limits, decode_transaction
-from fraudstream.core.engine import Arrival, Question, ask, decide
+from fraudstream.codec import Limits
+from fraudstream.core.engine import Question, ask, decide
 from fraudstream.core.features import FeatureSet
 from fraudstream.core.ports import NO_OFFSET, Gathered, Lease, Model, Publisher
-from fraudstream.events import Decision, Record, Rejected
+from fraudstream.events import Decision, Record
 from fraudstream.services.publishing import of_decisions
+from fraudstream.services.scoring import decode
 from fraudstream.topics import Topics
 
 # How far a worker may run ahead of the store. All of it is decided a second time when the store is back: at 10,000
@@ -50,14 +51,10 @@ class Guesser:
 
     def answer(self, partition: int, records: Sequence[Record]) -> list[Decision]:
         """The provisional decisions of a batch, published. Raises `BrokerUnavailable`; the same again is safe then."""
-        arrivals = []
-        for record in records:
-            decoded = decode_transaction(record, self._limits)
-            if not isinstance(decoded, Rejected):
-                arrivals.append(Arrival(record.offset, decoded))
+        arrivals, _ = decode(records, self._limits)
         if not arrivals:
             return []
-        question = ask(self._features, arrivals, monitor=self._model.monitor, partition=partition)
+        question = ask(self._features, arrivals)  # without a monitor: what is decided twice is counted the second time
         outcome = decide(
             self._features,
             self._model,

@@ -16,7 +16,8 @@ STATUS_AGE_S_MAX: Final = 3 * WRITE_EVERY_S
 class Health:
     """What the worker knows of itself. `troubles` are the outages it is waiting out, by what is away.
 
-    `checks` are asked, each time, what stands still. `partitions` holds, for each role whose group has answered, the partitions it gave this worker (possibly none).
+    `checks` are asked, each time, what stands still. `partitions` holds, for each role whose group has answered, the
+    partitions it gave this worker (possibly none).
     """
 
     def __init__(self, roles: Iterable[str] = ()) -> None:
@@ -24,6 +25,7 @@ class Health:
         self.started_at_s = time.time()
         self.partitions: dict[str, list[int]] = {}
         self.troubles: dict[str, str] = {}
+        self._asides: dict[str, str] = {}
         self.totals: Counter[str] = Counter()
         self.checks: dict[str, Callable[[], Sequence[str]]] = {}
 
@@ -53,16 +55,23 @@ class Health:
 
     def _all_troubles(self) -> dict[str, str]:
         standing = {f"{name} stands still": check() for name, check in self.checks.items()}
-        return self.troubles | {name: f"{name}: {'; '.join(found)}" for name, found in standing.items() if found}
+        return (
+            self.troubles
+            | self._asides
+            | {name: f"{name}: {'; '.join(found)}" for name, found in standing.items() if found}
+        )
 
     def teller(self, what: str) -> Callable[[str | None], None]:
-        """For a part that works beside the roles: told what it waits for, and None when it goes on."""
+        """For a part that works beside the roles: told what it waits for, and None when it goes on.
+
+        Its troubles have no limit of their own, so they excuse no role that stands still.
+        """
 
         def tell(trouble: str | None) -> None:
             if trouble is None:
-                self.troubles.pop(what, None)
+                self._asides.pop(what, None)
             else:
-                self.troubles[what] = f"{what}: {trouble}"
+                self._asides[what] = f"{what}: {trouble}"
 
         return tell
 

@@ -59,6 +59,7 @@ class Labeller:
         self._topics = topics or Topics()
         self._limits = limits or Limits()
         self._late = late
+        self._claimed: Sequence[Label] = []
         self._settled: dict[int, int] = {}  # by partition: the last offset that the store said it had settled
 
     def take(self, partition: int) -> int:
@@ -112,7 +113,8 @@ class Labeller:
         Raises `StateUnavailable` or `BrokerUnavailable`; calling again is then safe.
         """
         done = 0
-        while labels := self._store.claim_examples(EXAMPLES_PER_CALL):
+        while labels := self._claimed or self._store.claim_examples(EXAMPLES_PER_CALL):
+            self._claimed = labels  # until they are published: a claim is this worker's for a while
             names = [label.transaction_id for label in labels]
             stored = self._store.gather_decisions(names)
             late = self._late_decisions([name for name, found in zip(names, stored, strict=True) if found is None])
@@ -120,6 +122,7 @@ class Labeller:
             # Without a decision there is nothing to learn from: it left with the retention while its label waited.
             self._publish([(d, label) for d, label in zip(decisions, labels, strict=True) if d is not None])
             self._store.settle_examples([label for d, label in zip(decisions, labels, strict=True) if d is None])
+            self._claimed = []
             done += len(labels)
         return done
 

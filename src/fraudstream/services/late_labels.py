@@ -101,7 +101,9 @@ class Indexer:
                 self.tell(str(error))
                 self._stopping.wait(RETRY_S)
             except Exception:
-                # A fault of ours: the worker's labels that need the index wait, the others go on.
+                # A fault of ours: labels that need the index wait, and so does what follows them in their partition. "There
+                # is none" would no longer be an answer: what is decided from now on is missing.
+                self.caught_up = False
                 log.exception("late labels: the index is no longer kept")
                 self.tell("the index of late labels is no longer kept: see the log")
                 return

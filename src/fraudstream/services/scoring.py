@@ -127,7 +127,7 @@ class Scorer:
         lease = self._leases.get(partition)
         if lease is None:  # revoked or fenced; taking the lease here would fence the worker that owns it now
             return Processed(Ending.FENCED)
-        arrivals, rejected = self._decode(records)
+        arrivals, rejected = decode(records, self._limits)
         last = records[-1].offset
         refused = [record.offset for record, _ in rejected]
         fresh_rejects = Counter(f"rejected.{why.reason}" for record, why in rejected if record.offset > lease.watermark)
@@ -160,17 +160,6 @@ class Scorer:
         except StateUnavailable:
             self._unanswered.add(commit.lease.partition)
             raise
-
-    def _decode(self, records: Sequence[Record]) -> tuple[list[Arrival], list[tuple[Record, Rejected]]]:
-        arrivals: list[Arrival] = []
-        rejected: list[tuple[Record, Rejected]] = []
-        for record in records:
-            decoded = decode_transaction(record, self._limits)
-            if isinstance(decoded, Rejected):
-                rejected.append((record, decoded))
-            else:
-                arrivals.append(Arrival(record.offset, decoded))
-        return arrivals, rejected
 
     def _decide(
         self,
@@ -216,3 +205,16 @@ class Scorer:
             repeated=len(outcome.repeated),
             rejected=len(rejected),
         )
+
+
+def decode(records: Sequence[Record], limits: Limits) -> tuple[list[Arrival], list[tuple[Record, Rejected]]]:
+    """The transactions among the records, and the other records with what is wrong with them."""
+    arrivals: list[Arrival] = []
+    rejected: list[tuple[Record, Rejected]] = []
+    for record in records:
+        decoded = decode_transaction(record, limits)
+        if isinstance(decoded, Rejected):
+            rejected.append((record, decoded))
+        else:
+            arrivals.append(Arrival(record.offset, decoded))
+    return arrivals, rejected

@@ -8,6 +8,7 @@ again.
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -76,8 +77,7 @@ class Watchdog(threading.Thread):
                 log.critical("worker ends: its event loop has not turned for %.0f s", self._limit_s)
                 self._leave(1)
                 return
-        never = threading.Event()
         for _ in range(round(self._end_s_max / self._look_every_s)):
-            never.wait(self._look_every_s)
+            time.sleep(self._look_every_s)
         log.critical("worker is cut short: it did not end within %.0f s", self._end_s_max)
         self._leave(1)
