@@ -20,8 +20,9 @@ from confluent_kafka import Producer
 
 from fraudstream.adapters import kafka_admin
 from fraudstream.adapters.kafka_reader import TopicReader
-from fraudstream.adapters.late_index import DAY_MS, LateIndex
+from fraudstream.adapters.late_index import LateIndex
 from fraudstream.codec import encode_decision
+from fraudstream.core.features import DAY_MS
 from fraudstream.embedded import start_kafka
 from fraudstream.events import Decision
 from fraudstream.services.late_labels import Indexer

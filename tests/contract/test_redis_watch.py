@@ -49,6 +49,19 @@ def test_figures_of_quality_are_read_from_the_learners_hash(redis_url: str) -> N
     watch.close()
 
 
+def test_a_redis_that_lost_the_scripts_is_given_them_again(redis_url: str, redis_client: redis.Redis) -> None:
+    """Watch and learner go on after a restart of Redis that forgot what it had loaded."""
+    learner, watch = RedisLearnerStore(redis_url, prefix="w"), RedisWatch(redis_url, "w")
+    lease = learner.take()
+    assert watch.hold("a", 60_000)
+    redis_client.script_flush()
+    assert watch.save("a", b"state")
+    redis_client.script_flush()
+    assert learner.commit(LearnerCommit(lease, 0, {"state": b"{}"}, [])) is CommitStatus.APPLIED
+    learner.close()
+    watch.close()
+
+
 def test_without_redis_every_call_says_so() -> None:
     """The watch waits; it never ends a worker."""
     watch = RedisWatch("redis://127.0.0.1:1/0", "w", timeout_s=0.2)

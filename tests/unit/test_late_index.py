@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from tests.support.decisions import a_decision
 
-from fraudstream.adapters.late_index import DAY_MS, LateIndex
+from fraudstream.adapters.late_index import LateIndex
+from fraudstream.core.features import DAY_MS
 from fraudstream.errors import SettingsError, StateUnavailable
 from fraudstream.events import Decision
 

@@ -16,10 +16,10 @@ import rocksdict
 from msgspec import Struct
 
 from fraudstream.codec import ModelIdentity, pack_decision, unpack_decision
+from fraudstream.core.features import DAY_MS
 from fraudstream.errors import SettingsError, StateUnavailable
 from fraudstream.events import Decision
 
-DAY_MS: Final = 86_400_000
 # Retention is exceeded by a generation at most, and a look-up asks each of them: a twelfth is 15 of 180 days.
 GENERATIONS: Final = 12
 # Of the database as a whole. Without a bound each generation that is written to would keep a buffer of its own.
@@ -76,11 +76,6 @@ class LateIndex:
     def offsets(self) -> Mapping[int, int]:
         """Where reading goes on, for each partition that was read."""
         return dict(self._meta.offsets)
-
-    @property
-    def newest_ms(self) -> int:
-        """The newest event time read; 0 before the first decision."""
-        return self._meta.newest_ms
 
     def add(self, decisions: Sequence[Decision], offsets: Mapping[int, int]) -> None:
         """Write decisions and where reading goes on, all or nothing; then drop what is beyond the retention.

@@ -9,7 +9,7 @@ import zlib
 
 from msgspec import Struct
 
-from fraudstream.core.features import Entity, FeatureSet
+from fraudstream.core.features import DAY_MS, Entity, FeatureSet
 
 # Entries a slot is planned for. Redis walks through a slot to find an entry: 64 entries save 4 bytes a decision against
 # 16 and cost 2 to 3 µs of its CPU more. Far below `hash-max-listpack-entries` (128), where Redis would turn it into a table.
@@ -23,9 +23,9 @@ RETRY_HORIZON_MS = 3_600_000
 # the worker is gone, and any label worker does it.
 EXAMPLE_CLAIM_MS = 45_000
 # A row outlives its longest window by a day, so that clocks that differ never make it vanish early.
-ROW_TTL_MARGIN_MS = 86_400_000
+ROW_TTL_MARGIN_MS = DAY_MS
 # A week and the day before it can be looked at, and a day is left for workers that are behind.
-CENSUS_TTL_MS = 9 * 86_400_000
+CENSUS_TTL_MS = 9 * DAY_MS
 
 
 class StoreSettings(Struct, frozen=True):
@@ -39,11 +39,11 @@ class StoreSettings(Struct, frozen=True):
     """
 
     prefix: str = "fraudstream"
-    retention_ms: int = 30 * 86_400_000
+    retention_ms: int = 30 * DAY_MS
     transactions_per_day: int = 1_000_000
     parked_labels_max: int = 1_000_000
-    parked_ttl_ms: int = 7 * 86_400_000
-    late_retention_ms: int = 180 * 86_400_000
+    parked_ttl_ms: int = 7 * DAY_MS
+    late_retention_ms: int = 180 * DAY_MS
 
 
 def row_ttl_ms(features: FeatureSet) -> int:
@@ -58,7 +58,7 @@ class Keys:
         prefix = f"{settings.prefix}:{{0}}:".encode()
         self._prefix = prefix
         self.generation_ms = max(settings.retention_ms // 5, 3_600_000)
-        per_generation = settings.transactions_per_day * self.generation_ms / 86_400_000
+        per_generation = settings.transactions_per_day * self.generation_ms / DAY_MS
         self.slots = max(1, round(per_generation / SLOT_ENTRIES_PLANNED))
         self.meta = prefix + b"meta"
         self.counters = prefix + b"counters"
@@ -74,6 +74,12 @@ class Keys:
         self.decisions = prefix + b"decisions:"
         self.partitions = prefix + b"partitions"
         self.census = prefix + b"census:"
+        self.learner_fence = prefix + b"learner:fence"
+        self.learner_no_watermark = prefix + b"learner:fence:none"  # never written: the watermark is in the state
+        self.learner_state = prefix + b"learner:state"
+        self.learner_seen = prefix + b"learner:seen:"
+        self.watch = prefix + b"drift"
+        self.watch_lease = prefix + b"drift:lease"
 
     def fence(self, partition: int) -> bytes:
         return b"%spartition:%d:fence" % (self._prefix, partition)

@@ -4,18 +4,15 @@ Retries, zombies and crashes are the script's business (`commit.lua`): it refuse
 already applied, and applies a batch whole or not at all.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import wraps
-from importlib.resources import files
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
-from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+from typing import Any, Final
 
 import msgspec
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from fraudstream.adapters.redis_arguments import Arguments, example, label_step, update_arguments
+from fraudstream.adapters.redis_client import ScriptedRedis, text, unavailable
 from fraudstream.adapters.redis_keys import CENSUS_TTL_MS, EXAMPLE_CLAIM_MS, Keys, StoreSettings, row_ttl_ms
 from fraudstream.adapters.redis_wire import Wire
 from fraudstream.codec import ModelIdentity, pack_decision, unpack_decision
@@ -32,11 +29,8 @@ from fraudstream.core.ports import (
     Sighting,
 )
 from fraudstream.core.updates import SharedUpdate
-from fraudstream.errors import SettingsError, StateUnavailable
+from fraudstream.errors import SettingsError
 from fraudstream.events import Decision, Label
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 WARM_UP_ROWS_PER_CALL: Final = 1_000
 _read_label: Final = msgspec.msgpack.Decoder(Label).decode
@@ -45,24 +39,7 @@ _SCRIPTS: Final = ("lease", "commit", "gather", "find", "join_labels", "claim_ex
 _LENGTHS: Final = [length.to_bytes(2, "big") for length in range(65_536)]
 
 
-def _unavailable(method: Callable[Concatenate["RedisStore", P], R]) -> Callable[Concatenate["RedisStore", P], R]:
-    """Turn every failure of Redis into `StateUnavailable`, after loading the scripts again where it lost them."""
-
-    @wraps(method)
-    def guarded(self: "RedisStore", /, *args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            try:
-                return method(self, *args, **kwargs)
-            except redis.exceptions.NoScriptError:
-                self.load_scripts()
-                return method(self, *args, **kwargs)
-        except redis.RedisError as error:
-            raise StateUnavailable(f"Redis: {str(error) or type(error).__name__}") from error
-
-    return guarded
-
-
-class RedisStore:
+class RedisStore(ScriptedRedis):
     """State of one feature list in Redis.
 
     `url` as redis-py reads it (`redis://`, `rediss://`, `unix://`); `timeout_s` bounds every call. Connecting is lazy:
@@ -73,10 +50,7 @@ class RedisStore:
         self, url: str, features: FeatureSet, settings: StoreSettings | None = None, *, timeout_s: float = 5.0
     ) -> None:
         settings = settings or StoreSettings()
-        # No retries inside the client: who retries, and how long, is the worker's decision.
-        self.client: redis.Redis = redis.Redis.from_url(
-            url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=Retry(NoBackoff(), 0)
-        )
+        super().__init__(url, _SCRIPTS, timeout_s=timeout_s)
         self._wire = Wire(self.client)
         self._settings = settings
         self._layouts = {entity.name: entity.layout for entity in features.entities}
@@ -87,16 +61,8 @@ class RedisStore:
         self._keys_known: Keys | None = None
         self._model_refs: dict[ModelIdentity, int] = {}
         self._models: dict[int, ModelIdentity] = {}
-        lua = files("fraudstream.adapters")
-        common = lua.joinpath("common.lua").read_text("utf-8")
-        self._scripts = {name: common + lua.joinpath(f"{name}.lua").read_text("utf-8") for name in _SCRIPTS}
-        self._shas: dict[str, str] = {}
 
-    def close(self) -> None:
-        """Give the connections back."""
-        self.client.close()
-
-    @_unavailable
+    @unavailable
     def check(self) -> None:
         """Ask the server whether it can keep state. Raises `SettingsError` or `StateUnavailable`."""
         self.client.ping()
@@ -109,22 +75,17 @@ class RedisStore:
                 f"Redis evicts keys (maxmemory-policy {policy}): set it to noeviction, or state is lost"
             )
 
-    def load_scripts(self) -> None:
-        """Load the scripts; their names are their digests, so a server that lost them is told again."""
-        self._shas = {name: _text(self.client.script_load(text)) for name, text in self._scripts.items()}
-
-    @_unavailable
+    @unavailable
     def take_lease(self, partition: int) -> Lease:
         # The moment after which Redis may be another one, or an older one of itself: ask it again what it knows.
         self._keys_known = None
         self._forget_models()
         self._settle_keys()
         self.client.sadd(self._keys.partitions, partition)
-        names = self._keys.fence(partition), self._keys.watermark(partition)
-        fence, watermark = self.client.evalsha(self._sha("lease"), len(names), *names)
+        fence, watermark = self._run("lease", [self._keys.fence(partition), self._keys.watermark(partition)])
         return Lease(partition, int(fence), NO_OFFSET if watermark is None else int(watermark))
 
-    @_unavailable
+    @unavailable
     def gather(self, keys: Mapping[str, Sequence[str]], sightings: Sequence[Sighting]) -> Gathered:
         names = self._keys
         parts: list[bytes] = []
@@ -151,7 +112,7 @@ class RedisStore:
             labels[number] = _read_label(memoryview(label)[1:])
         return Gathered(_by_entity(keys, entities, rows), decisions, labels, int(version))
 
-    @_unavailable
+    @unavailable
     def commit(self, commit: Commit) -> CommitStatus:
         keys, lease = self._keys, commit.lease
         slots: dict[str, bytes] = {}
@@ -176,19 +137,13 @@ class RedisStore:
             for neighbour in near:
                 slot = keys.decision(neighbour, transaction_id)
                 rivals += (_LENGTHS[len(slot)], slot, _LENGTHS[len(transaction_id)], transaction_id)
-        rows: list[bytes] = []
-        for entity, name, row in commit.rows:
-            key = self._row_prefixes[entity] + name.encode()
-            rows += (_LENGTHS[len(key)], key, _LENGTHS[len(row)], row)
+        rows = _pairs(self._row_prefixes, commit.rows)
+        census = _pairs(self._row_prefixes, ((CENSUS, name, row) for name, row in commit.census))
         shared, updates = self._shared(commit.shared)
-        census: list[bytes] = []
-        for name, row in commit.census:
-            key = keys.census + name.encode()
-            census += (_LENGTHS[len(key)], key, _LENGTHS[len(row)], row)
         arguments: Arguments = [
             lease.fence, lease.watermark, commit.watermark, commit.parked_version, self._row_ttl_ms,
-            self._decision_ttl_ms, b"".join(decisions), b"".join(rivals), b"".join(rows), b"".join(shared),
-            CENSUS_TTL_MS, b"".join(census),
+            self._decision_ttl_ms, b"".join(decisions), b"".join(rivals), rows, b"".join(shared),
+            CENSUS_TTL_MS, census,
             len(generations), len(models), len(commit.parked), len(commit.counts), *generations,
             *chain.from_iterable((msgspec.json.encode(identity), ref) for identity, ref in models.items()),
             *chain.from_iterable(
@@ -201,7 +156,7 @@ class RedisStore:
             keys.parked_version, keys.parked_times, keys.generations, keys.models, keys.examples_due,
         ]  # fmt: skip
         (answer,) = self._wire.ask(("EVALSHA", self._sha("commit"), len(names), *names, *arguments))
-        status = CommitStatus(_text(answer[0]))
+        status = CommitStatus(text(answer[0]))
         if status is CommitStatus.CONFLICT:
             self._forget_models()  # perhaps their numbers are what it was about
         return status
@@ -209,7 +164,7 @@ class RedisStore:
     def decision(self, transaction_id: str) -> Decision | None:
         return self.gather_decisions([transaction_id])[0]
 
-    @_unavailable
+    @unavailable
     def gather_decisions(self, transaction_ids: Sequence[str]) -> list[Decision | None]:
         keys = self._keys
         parts: list[bytes] = []
@@ -217,24 +172,24 @@ class RedisStore:
             transaction_id = name.encode()
             slot = keys.slot(transaction_id)
             parts += (_LENGTHS[len(slot)], slot, _LENGTHS[len(transaction_id)], transaction_id)
-        found = self.client.evalsha(self._sha("find"), 1, keys.generations, keys.decisions, b"".join(parts))
+        found = self._run("find", [keys.generations], keys.decisions, b"".join(parts))
         return [
             None if packed is None else unpack_decision(name, packed, self._model)
             for name, packed in zip(transaction_ids, found, strict=True)
         ]
 
-    @_unavailable
+    @unavailable
     def rows(self, keys: Mapping[str, Sequence[str]]) -> dict[str, Sequence[bytes | None]]:
         entities, questions = self._row_questions(keys)
         return _by_entity(keys, entities, self._wire.ask(*questions) if questions else [])
 
-    @_unavailable
+    @unavailable
     def labels_settled(self, partition: int) -> int:
         self._keys_known = None  # as when a lease is taken: Redis may be another one by now
         settled: Any = self.client.hget(self._keys.labels_settled, str(partition))
         return NO_OFFSET if settled is None else int(settled)
 
-    @_unavailable
+    @unavailable
     def settle_labels(self, partition: int, steps: Sequence[LabelStep], *, after: int) -> list[LabelStatus] | None:
         keys = self._keys
         arguments: Arguments = [
@@ -247,20 +202,20 @@ class RedisStore:
             keys.parked, keys.parked_version, keys.parked_times, keys.generations, keys.counters, keys.labels_settled,
             keys.examples_due,
         ]  # fmt: skip
-        answers = self.client.evalsha(self._sha("join_labels"), len(names), *names, *arguments)
-        return None if answers is None else [LabelStatus(_text(answer).partition(".")[0]) for answer in answers]
+        answers = self._run("join_labels", names, *arguments)
+        return None if answers is None else [LabelStatus(text(answer).partition(".")[0]) for answer in answers]
 
-    @_unavailable
+    @unavailable
     def claim_examples(self, count: int) -> list[Label]:
-        sha, key = self._sha("claim_examples"), self._keys.examples_due
-        return [_read_label(packed) for packed in self.client.evalsha(sha, 1, key, count, EXAMPLE_CLAIM_MS)]
+        found = self._run("claim_examples", [self._keys.examples_due], count, EXAMPLE_CLAIM_MS)
+        return [_read_label(packed) for packed in found]
 
-    @_unavailable
+    @unavailable
     def settle_examples(self, labels: Sequence[Label]) -> None:
         if labels:
             self.client.zrem(self._keys.examples_due, *map(example, labels))
 
-    @_unavailable
+    @unavailable
     def load_rows(self, entity: str, rows: Mapping[str, bytes]) -> None:
         prefix = self._row_prefixes[entity]
         items = list(rows.items())
@@ -270,11 +225,11 @@ class RedisStore:
                 pipe.set(prefix + key.encode(), row, px=self._row_ttl_ms)
             pipe.execute()
 
-    @_unavailable
+    @unavailable
     def counts(self) -> dict[str, int]:
-        return {_text(name): int(n) for name, n in self.client.hgetall(self._keys.counters).items()}
+        return {text(name): int(n) for name, n in self.client.hgetall(self._keys.counters).items()}
 
-    @_unavailable
+    @unavailable
     def watermarks(self) -> dict[int, int]:
         partitions = sorted(int(number) for number in self.client.smembers(self._keys.partitions))
         if not partitions:
@@ -307,11 +262,6 @@ class RedisStore:
         pipe.hsetnx(keys.meta, "slots", keys.slots)
         pipe.hsetnx(keys.meta, "generation_ms", keys.generation_ms)
         pipe.execute()
-
-    def _sha(self, script: str) -> str:
-        if not self._shas:
-            self.load_scripts()
-        return self._shas[script]
 
     def _row_questions(self, keys: Mapping[str, Sequence[str]]) -> tuple[list[str], list[tuple[Any, ...]]]:
         """The entities that have keys, and the question for the rows of each."""
@@ -364,12 +314,17 @@ class RedisStore:
         return self._models[ref]
 
 
+def _pairs(prefixes: Mapping[str, bytes], rows: Iterable[tuple[str, str, bytes]]) -> bytes:
+    """Rows behind their keys, as one blob (`PAIR` in `common.lua`)."""
+    parts: list[bytes] = []
+    for entity, name, row in rows:
+        key = prefixes[entity] + name.encode()
+        parts += (_LENGTHS[len(key)], key, _LENGTHS[len(row)], row)
+    return b"".join(parts)
+
+
 def _by_entity(
     keys: Mapping[str, Sequence[str]], asked: Iterable[str], answers: Iterable[Sequence[bytes | None]]
 ) -> dict[str, Sequence[bytes | None]]:
     found = dict(zip(asked, answers, strict=True))
     return {entity: found.get(entity, []) for entity in keys}
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)

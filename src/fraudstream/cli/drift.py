@@ -12,6 +12,7 @@ from rich.table import Table
 from fraudstream import settings
 from fraudstream.codec.times import write_time
 from fraudstream.core.alarms import Alarm, Check
+from fraudstream.core.features import DAY_MS
 from fraudstream.core.watch import Watched
 from fraudstream.services.watching import read_state
 
@@ -120,7 +121,7 @@ def _days_table(watched: Watched) -> Table:
         table.add_column(column, justify="right")
     for day, found in sorted(watched.days.items())[-14:]:
         table.add_row(
-            write_time(day * 86_400_000)[:10],
+            write_time(day * DAY_MS)[:10],
             f"{found.transactions:,}",
             f"{found.alerts:,}",
             f"{found.frauds:,.1f}",

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from fraudstream import settings
 from fraudstream.codec.times import write_time
+from fraudstream.core.features import DAY_MS
 from fraudstream.core.quality import Quality
 from fraudstream.core.quality_report import DAYS_TOLD, Report, report
 from fraudstream.models.card import figure
@@ -76,7 +77,7 @@ def show(found: Report, console: Console) -> None:
         days.add_column(column, justify="right")
     for day in found.days[-21:]:
         days.add_row(
-            write_time(day.day * 86_400_000)[:10],
+            write_time(day.day * DAY_MS)[:10],
             *(figure(value) for value in (
                 day.estimated.transactions if day.estimated else None,
                 day.estimated.precision if day.estimated else None,

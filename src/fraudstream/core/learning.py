@@ -9,12 +9,13 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
+from fraudstream.core.features import DAY_MS
+
 Policy = Literal["champion", "online", "blend", "shadow"]
 """What a decision is made with. `shadow`: with the champion, the online model's score is only recorded."""
 
 Cause = Literal["fraud_share", "rate", "not_finite"]
 
-DAY_MS: Final = 86_400_000
 # A probability of exactly 0 would make one surprise infinitely bad; float32's epsilon, as in the reports.
 _PROBABILITY_MIN: Final = 1.1920928955078125e-07
 

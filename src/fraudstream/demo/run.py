@@ -21,6 +21,7 @@ from rich.live import Live
 
 from fraudstream import settings
 from fraudstream.adapters import kafka_admin
+from fraudstream.core.features import DAY_MS
 from fraudstream.core.outcomes import label_outcomes
 from fraudstream.demo.processes import Child, DemoError
 from fraudstream.demo.summary import summary, told
@@ -180,8 +181,8 @@ class _Demo:
 
     def _train_words(self, history: Path) -> list[str]:
         table = pq.read_table(history, columns=["event_time"])["event_time"]
-        first_ms = int(table[0].as_py().timestamp() * 1000) // startup.DAY_MS * startup.DAY_MS
-        days = (first_ms + TRAIN_FROM_DAY * startup.DAY_MS, first_ms + HISTORY_DAYS * startup.DAY_MS)
+        first_ms = int(table[0].as_py().timestamp() * 1000) // DAY_MS * DAY_MS
+        days = (first_ms + TRAIN_FROM_DAY * DAY_MS, first_ms + HISTORY_DAYS * DAY_MS)
         since, until = (time.strftime("%Y-%m-%d", time.gmtime(ms / 1000)) for ms in days)
         words = ["train", "--transactions", str(history), "--from", since, "--until", until, "--label-delay", "7d"]
         return [*words, "--registry", str(self._directory / "registry"), "--alerts-per-day", "40"]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from fraudstream.core.features import DAY_MS
 from fraudstream.models.artefact import Manifest
 from fraudstream.models.quality import label_of
 
@@ -57,7 +58,7 @@ def _data(manifest: Manifest) -> Mapping[str, str]:
     return {
         "Source": training.source,
         "Range": f"{training.from_time} to {training.until_time} (not included)",
-        "Labels": f"known {training.label_delay_ms / 86_400_000:g} days after the transaction; transactions from "
+        "Labels": f"known {training.label_delay_ms / DAY_MS:g} days after the transaction; transactions from "
         f"{training.labels_known_until} on were not fitted, because their labels were not yet known",
         "Fitted": f"{training.transactions:,} transactions, {training.frauds:,} frauds; "
         f"{training.legit_share:.0%} of the legitimate ones were taken, and the scores corrected for it",

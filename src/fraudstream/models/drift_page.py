@@ -6,11 +6,11 @@ from importlib.resources import files
 
 from fraudstream.codec.times import write_time
 from fraudstream.core.alarms import Check
+from fraudstream.core.features import DAY_MS
 from fraudstream.core.watch import Watched
 from fraudstream.models.plots import Axis, Plot, count_axis
 from fraudstream.models.report import table
 
-DAY_MS = 86_400_000
 _FOOTER = (
     "A limit is the figure that chance passes as often as the alarms per month allow. Estimated figures come from the "
     "scores alone and are right if these are calibrated. Days are UTC."

@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 
 from fraudstream.codec.times import write_time
+from fraudstream.core.features import DAY_MS
 from fraudstream.core.quality_figures import Figures
 from fraudstream.core.quality_report import DAYS_TOLD, DayQuality, Report
 from fraudstream.models.card import figure
@@ -15,7 +16,6 @@ from fraudstream.models.plots import Axis, Plot, share_axis
 from fraudstream.models.quality import label_of
 from fraudstream.models.report import table
 
-DAY_MS = 86_400_000
 _FOOTER = (
     "Every score is judged by what it was when the transaction was decided. AUC, average precision and the budget's figures "
     "are sketched, with the bound of their error; all others are exact. Estimated figures come from the scores alone."

@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from fraudstream.adapters.kafka_reader import TopicReader
 from fraudstream.codec import UnreadableDecision, decode_decision
+from fraudstream.core.features import DAY_MS
 from fraudstream.core.ports import DecisionIndex
 from fraudstream.errors import BrokerUnavailable, SettingsError, StateUnavailable, StillBuilding
 from fraudstream.events import Decision
@@ -168,7 +169,7 @@ def open_late_labels(settings: Settings) -> LateLabels | None:
             f"FRAUDSTREAM_REDIS__DECISION_RETENTION_DAYS ({settings.redis.decision_retention_days}): it would find nothing"
         )
     try:
-        from fraudstream.adapters.late_index import DAY_MS, LateIndex  # noqa: PLC0415 - needs an extra that few install
+        from fraudstream.adapters.late_index import LateIndex  # noqa: PLC0415 - needs an extra that few install
     except ImportError as error:
         raise SettingsError(
             "FRAUDSTREAM_LATE_LABELS__PATH is set, which needs rocksdict: pip install 'fraudstream[late-labels]'"

@@ -9,7 +9,7 @@ from fraudstream.adapters.kafka_publisher import KafkaPublisher
 from fraudstream.adapters.redis_keys import StoreSettings
 from fraudstream.adapters.redis_store import RedisStore
 from fraudstream.codec import Limits
-from fraudstream.core.features import FeatureSet
+from fraudstream.core.features import DAY_MS, FeatureSet
 from fraudstream.errors import SettingsError
 from fraudstream.models.champion import OnnxModel
 from fraudstream.models.registry import Registry
@@ -23,7 +23,6 @@ from fraudstream.settings import LateLabelSettings, RedisSettings, Settings
 from fraudstream.topics import Topics
 
 log = logging.getLogger("fraudstream.start")
-DAY_MS = 86_400_000
 
 
 @dataclass

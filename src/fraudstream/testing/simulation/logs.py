@@ -12,11 +12,10 @@ from zlib import crc32
 
 from faust.types import TP
 
-from fraudstream.core.features import FeatureSet
+from fraudstream.core.features import DAY_MS, FeatureSet
 from fraudstream.testing.driver import MINUTE_MS, FakeRecord
 from fraudstream.topics import TOPICS
 
-DAY_MS = 86_400_000
 # The edge of a generation of stored decisions at the default retention of 30 days: generations of six.
 EDGE_MS = 3320 * 6 * DAY_MS
 

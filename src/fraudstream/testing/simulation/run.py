@@ -9,11 +9,11 @@ from random import Random
 
 from faust.types import TP
 
-from fraudstream.core.features import FeatureSet
+from fraudstream.core.features import DAY_MS, FeatureSet
 from fraudstream.core.ports import Model
 from fraudstream.errors import BrokerUnavailable, SettingsError, StateUnavailable
 from fraudstream.testing.faults import ForgetfulStore, WorkerKilled
-from fraudstream.testing.simulation.logs import DAY_MS, FEATURES, STAGE_BEGIN_MS, Logs, Upstream
+from fraudstream.testing.simulation.logs import FEATURES, STAGE_BEGIN_MS, Logs, Upstream
 from fraudstream.testing.simulation.oracle import check
 from fraudstream.testing.simulation.promises import PromiseBroken
 from fraudstream.testing.simulation.worker import AgeingModel, VirtualBroker, VirtualWorker
