@@ -1,6 +1,7 @@
 """The watch: windows from censuses, checks with their causes, alarms that begin once and end, one worker that looks."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,8 +15,11 @@ from fraudstream.cli.drift import show
 from fraudstream.codec import decode_model_event
 from fraudstream.core.alarms import AlarmBook, Check
 from fraudstream.core.census import HOUR_MS, SCORE, Counts, Monitor, Seen
+from fraudstream.core.ports import Outgoing
 from fraudstream.core.quality import Judged, Quality, Tallies
 from fraudstream.core.watch import Bins, Limits, Reference, checks, estimated, loss_check
+from fraudstream.errors import BrokerUnavailable, StateUnavailable
+from fraudstream.events import ModelEvent
 from fraudstream.models.drift_page import render
 from fraudstream.services.watching import Watched, Watcher, read_state
 from fraudstream.topics import TOPICS
@@ -72,6 +76,7 @@ class Slate:
 
     state: bytes | None = None
     holder: str = ""
+    away: bool = False  # does not answer a save
 
     def hold(self, owner: str, ttl_ms: int) -> bool:
         self.holder = self.holder or owner
@@ -81,8 +86,10 @@ class Slate:
         return self.state
 
     def save(self, owner: str, state: bytes) -> bool:
-        self.state = state
-        return True
+        if self.away:
+            raise StateUnavailable("planted")
+        self.state = state if self.holder == owner else self.state
+        return self.holder == owner
 
     def quality(self) -> dict[str, bytes]:
         return {}
@@ -93,6 +100,24 @@ def watcher(ledger: Ledger, slate: Slate, publisher: MemoryPublisher | None = No
         ("fraud", "1"), MONITOR, REFERENCE, ledger, state=slate, publisher=publisher or MemoryPublisher(),
         limits=LIMITS, cool_down_ms=DAY_MS, look_every_ms=1_000, wall_ms=lambda: 77,
     )  # fmt: skip
+
+
+@dataclass
+class Broker(MemoryPublisher):
+    """A publisher whose broker can be away."""
+
+    away: bool = False
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def publish(self, messages: Sequence[Outgoing]) -> None:
+        if self.away:
+            raise BrokerUnavailable("planted")
+        super().publish(messages)
+
+    def events(self) -> list[ModelEvent]:
+        return [decode_model_event(message.value or b"") for message in self.messages]
 
 
 def counts_of(batch: Seen) -> Counts:
@@ -264,6 +289,52 @@ def test_drift_is_alarmed_published_and_kept() -> None:
     kept = read_state(slate.state)
     assert kept.alarms.lasting["psi_day:amount"].transactions == 7_200
     assert set(kept.days) == {0, 1, 2}
+
+
+def test_an_alarm_outlives_a_broker_that_is_away() -> None:
+    """It is kept, and told by whoever looks next, under the id and with the content it began with; then never again."""
+    ledger, slate, broker = Ledger(), Slate(), Broker(away=True)
+    watch = watcher(ledger, slate, broker)
+    ledger.hours(0, 72, scale=1.5)
+    with pytest.raises(BrokerUnavailable):
+        watch.look()
+    kept = read_state(slate.state).unpublished
+    ledger.hours(72, 110)  # what began is over: another look would not find it
+    broker.away, slate.holder = False, ""
+    watcher(ledger, slate, broker).look()
+    assert kept
+    assert broker.events()[: len(kept)] == kept
+    assert read_state(slate.state).unpublished == []
+    assert [alarm.subject for alarm in watch.look()] == []  # the lease is another's by now
+    assert len({event.event_id for event in broker.events()}) == len(broker.events())
+
+
+def test_alarms_count_for_the_worker_that_found_them_though_the_broker_was_away() -> None:
+    """The look that ends well returns those of the looks that did not."""
+    ledger, slate, broker = Ledger(), Slate(), Broker(away=True)
+    watch = watcher(ledger, slate, broker)
+    ledger.hours(0, 72, scale=1.5)
+    with pytest.raises(BrokerUnavailable):
+        watch.look()
+    broker.away = False
+    assert [alarm.subject for alarm in watch.look()] == ["amount"] * len(broker.messages)
+    assert watch.look() == []
+
+
+def test_what_is_not_saved_is_not_published() -> None:
+    """Redis away at the save, or the lease lost by then: another look begins the alarm, once, and under one id."""
+    ledger, slate, broker = Ledger(), Slate(away=True), Broker()
+    watch = watcher(ledger, slate, broker)
+    ledger.hours(0, 72, scale=1.5)
+    with pytest.raises(StateUnavailable):
+        watch.look()
+    assert broker.events() == []
+    ledger.hours(72, 73, scale=1.5)
+    slate.away = False
+    assert watch.look()
+    ids = [event.event_id for event in broker.events()]
+    lasting = read_state(slate.state).alarms.lasting.values()
+    assert sorted(ids) == sorted(f"{alarm.event_id}:began" for alarm in lasting)
 
 
 def test_one_worker_watches() -> None:

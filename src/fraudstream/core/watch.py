@@ -12,6 +12,7 @@ from fraudstream.core.census import SCORE, SCORE_UNIT, Counts
 from fraudstream.core.drift import Null, alpha_of, chi2_quantile, jensen_shannon, kolmogorov_smirnov, psi, psi_limit
 from fraudstream.core.quality import SQUARE_UNIT, UNIT, Tallies
 from fraudstream.core.windows import FloatArray, IntArray
+from fraudstream.events import ModelEvent
 
 # Below this a window says nothing: a bin of a tenth would hold fifty.
 TRANSACTIONS_MIN: Final = 500
@@ -213,7 +214,10 @@ def estimated(sums: Mapping[str, int]) -> Estimated:
 
 
 class Watched(Struct):
-    """The state: what was found last, the alarms, and the days. `at_ms` is the newest event time that was counted."""
+    """The state: what was found last, the alarms, and the days. `at_ms` is the newest event time that was counted.
+
+    `unpublished` are events of alarms that are in the state and perhaps not on their topic yet.
+    """
 
     model: str = ""
     version: str = ""
@@ -224,3 +228,4 @@ class Watched(Struct):
     alarms: AlarmBook = field(default_factory=AlarmBook)
     days: dict[int, Estimated] = {}
     shifts: dict[int, dict[str, float]] = {}  # index of the last day by subject, as it was at the end of each day
+    unpublished: list[ModelEvent] = []

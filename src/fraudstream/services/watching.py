@@ -1,7 +1,8 @@
 """The watch: every some seconds one worker of all compares what was counted with the reference, and tells what drifted.
 
-It reads censuses and writes one state of its own; it is never in the way of a transaction. Alarms go to the topic
-`model-events` before the state is saved: after a crash in between they are told again, under the same id.
+It reads censuses and writes one state of its own; it is never in the way of a transaction. An alarm is saved in the state
+with the event that tells of it, then published to the topic `model-events`, then struck out: with Redis away there is no
+alarm yet, with Kafka away the next look publishes it, and after a crash in between it is told again, under the same id.
 """
 
 import logging
@@ -29,6 +30,9 @@ DAY_HOURS: Final = 24
 CHAMPION: Final = "champion"  # the score that the reference is of
 # Days that are told one by one.
 DAYS_MAX: Final = 60
+# Events that wait for Kafka: a check begins and ends at most once in a cool-down, so with hundreds of checks these are
+# days of an outage in which everything alarms; beyond, the oldest are dropped.
+UNPUBLISHED_MAX: Final = 1_000
 
 
 class WatchStore(Protocol):
@@ -79,16 +83,20 @@ class Watcher:
         self._wall_ms = wall_ms
         self._score_means = ScoreMeans(monitor, limits.alarms_per_month)
         self._loss_means = LossMeans(limits.alarms_per_month)
+        self._news: list[Alarm] = []
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
 
     def look(self) -> Sequence[Alarm]:
-        """Judge, if it is this worker's turn; the alarms that began or ended. Raises `StateUnavailable`."""
+        """Judge, if it is this worker's turn; the alarms that began or ended since the last look that came to its end.
+
+        Raises `StateUnavailable` or `BrokerUnavailable`; looking again is then safe and right.
+        """
         if not self._state.hold(self._owner, self._ttl_ms):
             return []
         watched = read_state(self._state.load())
         name, version = self._model
         if (watched.model, watched.version) != self._model:  # another reference: what was found of the old one is over
-            watched = Watched(name, version, days=watched.days)
+            watched = Watched(name, version, days=watched.days, unpublished=watched.unpublished)
         day, recent, newest_ms = self.windows()
         if newest_ms < 0:
             return []
@@ -104,12 +112,23 @@ class Watcher:
             watched.checks, watched.at_ms, cool_down_ms=self._cool_down_ms, transactions=watched.transactions
         )
         events = [self._event(alarm) for alarm in news]
+        watched.unpublished = [*watched.unpublished, *events][-UNPUBLISHED_MAX:]
+        if not self._state.save(self._owner, msgspec.json.encode(watched)):
+            return []  # another worker watches by now, and finds the same
+        self._news += news
         for event in events:
             log.warning("drift %s: %s", event.state, event.message)
-        if events:
-            self._publisher.publish([Outgoing(self._topics.model_events, encode_model_event(e), None) for e in events])
-        self._state.save(self._owner, msgspec.json.encode(watched))
-        return news
+        self._publish(watched)
+        told, self._news = self._news, []
+        return told
+
+    def _publish(self, watched: Watched) -> None:
+        """Publish what the saved state has to tell, and strike it out."""
+        if watched.unpublished:
+            events = map(encode_model_event, watched.unpublished)
+            self._publisher.publish([Outgoing(self._topics.model_events, event, None) for event in events])
+            watched.unpublished = []
+            self._state.save(self._owner, msgspec.json.encode(watched))
 
     def windows(self) -> tuple[Counts | None, Counts | None, int]:
         """The last day if it is full, the last transactions if there are as many, and the newest event time (or -1)."""
