@@ -148,7 +148,7 @@ def watch(
     watcher = Watcher(
         (model.name, model.version), model.monitor, model.reference, store,  # type: ignore[arg-type]
         state=kept, publisher=MemoryPublisher(), limits=Limits(alarms_per_month), cool_down_ms=DAY_MS,
-        look_every_ms=10_000, wall_ms=lambda: 0,
+        look_every_ms=10_000, wall_ms=lambda: int(times_ms[-1]),
     )  # fmt: skip
     alarms: list[Alarm] = []
     hours, judged_day = times_ms // HOUR_MS, int(times_ms[0] // DAY_MS)

@@ -1,10 +1,13 @@
 """ADWIN over means: what it must notice, and what it must not."""
 
+import msgspec
 import numpy as np
 import pytest
 
+from fraudstream.core.census import SCORE_UNIT, SUMS, Counts
 from fraudstream.core.quality import UNIT
-from fraudstream.services.adwin import EXAMPLES, LossMeans, Means
+from fraudstream.core.watch import TRANSACTIONS_MIN, Followed
+from fraudstream.services.adwin import EXAMPLES, FIGURES_MAX, LossMeans, Means, ScoreMeans
 
 STEADY = 300
 
@@ -60,3 +63,58 @@ def test_losses_are_judged_by_figures_of_some_hundred_examples() -> None:
         assert not (check.value and number < STEADY)
         moved = moved or bool(check.value)
     assert moved
+
+
+def day_of(count: int, mean: float) -> Counts:
+    sums = dict.fromkeys(SUMS, 0) | {"transactions": count, "score": round(count * mean * SCORE_UNIT)}
+    return Counts(0, sums, {})
+
+
+def test_scores_are_judged_by_whole_days() -> None:
+    """A day that ended is one figure, told once; the first one may be half a day; few transactions wait for more."""
+    means = ScoreMeans(1.0)
+    days = {
+        7: day_of(900, 0.5),
+        8: day_of(1_000, 0.01),
+        9: day_of(300, 0.02),
+        10: day_of(0, 0.0),
+        11: day_of(300, 0.04),
+    }
+    for last in (7, 9, 9, 11, 11):
+        means.look({day: counts for day, counts in days.items() if day <= last})
+    assert means.followed.figures == pytest.approx([0.01, 0.03])
+    assert TRANSACTIONS_MIN == 500
+
+
+def test_a_doubled_score_is_told_by_its_days_in_the_end() -> None:
+    """Days scatter less than runs, and there are fewer of them: some hundred of them tell a doubling."""
+    means, moved = ScoreMeans(1.0), []
+    for day, figure in enumerate([*figures(150, 0.01, 5), *figures(150, 0.02, 6)]):
+        if means.look({day: day_of(1_000, figure)}).value:
+            moved.append(day)
+    assert moved
+    assert moved[0] > 150
+
+
+def test_what_was_seen_goes_on_from_the_state() -> None:
+    """Read back between any two figures, as by another worker or after a look that failed, it comes to the same."""
+    one, followed = Means("score", 1.0), Followed()
+    for figure in (*figures(STEADY, 0.01, 1), *figures(FIGURES_MAX - STEADY, 0.02, 2)):
+        one.update(figure)
+        again = Means("score", 1.0, msgspec.json.decode(msgspec.json.encode(followed), type=Followed))
+        again.update(figure)
+        followed = again.followed
+        assert again.check() == one.check()
+    assert one.check().value
+    assert len(followed.figures) == FIGURES_MAX
+
+
+def test_a_move_is_shown_until_an_alarm_tells_of_it() -> None:
+    """Neither further figures nor further looks take it away."""
+    means = Means("score", 1.0)
+    for figure in (*figures(STEADY, 0.01, 1), *figures(150, 0.04, 2)):
+        means.update(figure)
+    assert means.check().value
+    assert means.check().value
+    means.told()
+    assert not means.check().value

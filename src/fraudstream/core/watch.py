@@ -1,7 +1,9 @@
 """From censuses to checks: the last day and the last transactions against the reference, feature by feature."""
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -24,8 +26,11 @@ REJECTED_MIN: Final = 20
 FRAUDS_MIN: Final = 100
 # Frauds of one campaign resemble each other: twice the variance of independent ones, as measured on simulated months.
 CAMPAIGNS: Final = 2.0
-# Checks that labels allow: the frauds' loss, and ADWIN on the log-loss and on the score.
+# Checks of means: the frauds' loss, and ADWIN on the log-loss and on the score.
 LABEL_CHECKS: Final = 3
+# Their part of the alarms that are asked for. They are few beside some forty comparisons with the reference, and a new
+# pattern of fraud is seen by them alone: an equal share for each check would make them blind.
+LABEL_PART: Final = 0.5
 # New keys, missing fields and values out of range are an alarm from this share of a day's transactions on.
 SHARE_MAX: Final = 0.05
 _SHARES: Final[Mapping[str, str]] = {
@@ -58,28 +63,65 @@ class Limits(Struct, frozen=True):
     alarms_per_month: float = 1.0
     reject_share_max: float = 0.01
 
+    @property
+    def by_labels(self) -> float:
+        """The alarms a month that the checks of means may raise."""
+        return LABEL_PART * self.alarms_per_month
 
-def checks(reference: Reference, day: Counts | None, recent: Counts | None, limits: Limits) -> list[Check]:
-    """Every figure against its limit. A window that is not full yet, or has too few transactions, is None or left out."""
-    per_day = day.transactions if day is not None else 0
+    @property
+    def by_reference(self) -> float:
+        """The alarms a month that the comparisons with the reference may raise."""
+        return self.alarms_per_month - self.by_labels
+
+
+@dataclass(frozen=True)
+class Windows:
+    """What is judged; None while it is not full. Times are event times, none of them ahead of the wall clock.
+
+    Parameters
+    ----------
+    newest_ms
+        The newest event time that was counted, -1 before the first.
+    day
+        The newest 24 whole hours.
+    recent
+        The newest transactions, as many as the reference asks for.
+    records
+        The newest records, as many, of which some were rejected: without transactions there is no `recent`.
+    days
+        Counts by UTC day (since 1970), as far as they were read; the last one is still going on.
+    """
+
+    newest_ms: int = -1
+    day: Counts | None = None
+    recent: Counts | None = None
+    records: Counts | None = None
+    days: Mapping[int, Counts] = dataclasses.field(default_factory=dict)
+
+
+def checks(reference: Reference, windows: Windows, limits: Limits) -> list[Check]:
+    """Every figure against its limit. A window that is not full yet, or has too few transactions, is left out."""
+    day, recent = windows.day, windows.recent
+    usual = reference.daily[0] if reference.daily is not None else 0.0
+    per_day = day.transactions if day is not None else usual
     found: list[Check] = []
-    windows = [(kind, counts) for kind, counts in (("day", day), ("recent", recent)) if counts is not None]
-    judged = 2 * sum(not bins.told_only for bins in reference.bins.values()) + 1 + LABEL_CHECKS
-    for kind, counts in windows:
+    judged = 2 * sum(not bins.told_only for bins in reference.bins.values()) + 1
+    compared = [(kind, counts) for kind, counts in (("day", day), ("recent", recent)) if counts is not None]
+    for kind, counts in compared:
         if counts.transactions < TRANSACTIONS_MIN:
             continue
         per_month = 30.0 if kind == "day" else 30.0 * max(1.0, per_day / max(counts.transactions, 1))
-        alpha = alpha_of(limits.alarms_per_month, judged, per_month)
+        alpha = alpha_of(limits.by_reference, judged, per_month)
         for name, bins in reference.bins.items():
             # A history shorter than some such windows teaches nothing of them; a day scatters more, so its limit is safe.
             null = bins.null_day if kind == "day" else bins.null_recent or bins.null_day
             found.append(_shift(name, kind, bins, null=null, now=counts.bins[name], alpha=alpha))
     if day is not None and reference.daily is not None:
-        found.append(_arrivals(day, reference.daily, alpha_of(limits.alarms_per_month, judged, 30.0)))
+        found.append(_arrivals(day, reference.daily, alpha_of(limits.by_reference, judged, 30.0)))
     if day is not None and day.transactions >= TRANSACTIONS_MIN:
         found += _shares(day)
-    if recent is not None:
-        found += _rejects(recent, limits.reject_share_max)
+    if windows.records is not None:
+        found += _rejects(windows.records, limits.reject_share_max)
     return found
 
 
@@ -133,9 +175,9 @@ def _shares(day: Counts) -> list[Check]:
     return found
 
 
-def _rejects(recent: Counts, share_max: float) -> list[Check]:
-    rejected = recent.sums["rejected"]
-    seen = rejected + recent.transactions
+def _rejects(records: Counts, share_max: float) -> list[Check]:
+    rejected = records.sums["rejected"]
+    seen = rejected + records.transactions
     if seen < TRANSACTIONS_MIN:
         return []
     share = rejected / seen if rejected >= REJECTED_MIN else 0.0
@@ -158,10 +200,10 @@ def loss_check(days: Sequence[Tallies], limits: Limits) -> Check | None:
     if min(early[1], late[1]) < FRAUDS_MIN:
         return None
     means = [float(of[0][0]) / of[1] for of in (early, late)]
-    variances = [float(of[0][1]) / of[1] - mean**2 for of, mean in zip((early, late), means, strict=True)]
+    variances = [max(0.0, float(of[0][1]) / of[1] - mean**2) for of, mean in zip((early, late), means, strict=True)]
     error = math.sqrt(CAMPAIGNS * sum(v / of[1] for v, of in zip(variances, (early, late), strict=True)))
     # Days overlap from look to look as windows do; a stretch of them is about a week.
-    alpha = alpha_of(limits.alarms_per_month, LABEL_CHECKS, 30.0 / 7.0)
+    alpha = alpha_of(limits.by_labels, LABEL_CHECKS, 30.0 / 7.0)
     limit = math.sqrt(chi2_quantile(2 * alpha, 1.0))
     message = (
         f"the newest {late[1]:,} frauds with labels cost the champion {means[1]:.2f} nats each, the {early[1]:,} before "
@@ -213,6 +255,21 @@ def estimated(sums: Mapping[str, int]) -> Estimated:
     )
 
 
+class Followed(Struct):
+    """A stream of figures whose mean is watched, as far as it was seen.
+
+    `figures` are the newest; `usual` is the mean of the first ones (0 while they are too few); `moved` is set from a move of
+    the mean, which was `before` it, until an alarm tells of it; `fed` and `upto` say how far the source was read.
+    """
+
+    figures: list[float] = []
+    usual: float = 0.0
+    moved: bool = False
+    before: float = 0.0
+    fed: tuple[int, int] = (0, 0)
+    upto: int = -1
+
+
 class Watched(Struct):
     """The state: what was found last, the alarms, and the days. `at_ms` is the newest event time that was counted.
 
@@ -227,5 +284,6 @@ class Watched(Struct):
     bins: dict[str, list[list[int]]] = {}  # (reference, last day, recent) by feature
     alarms: AlarmBook = field(default_factory=AlarmBook)
     days: dict[int, Estimated] = {}
-    shifts: dict[int, dict[str, float]] = {}  # index of the last day by subject, as it was at the end of each day
+    score: Followed = field(default_factory=Followed)
+    loss: Followed = field(default_factory=Followed)
     unpublished: list[ModelEvent] = []

@@ -9,17 +9,18 @@ import logging
 import os
 import socket
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain, islice
 from typing import Final, Protocol
 
 import msgspec
 
 from fraudstream.codec import encode_model_event
-from fraudstream.core.alarms import Alarm, Check
+from fraudstream.core.alarms import Alarm
 from fraudstream.core.census import CENSUS, HOUR_MS, RUN_OFFSETS, Counts, Monitor
 from fraudstream.core.ports import Outgoing, Publisher, StateStore
 from fraudstream.core.quality import Quality
-from fraudstream.core.watch import Limits, Reference, Watched, checks, estimated, loss_check
+from fraudstream.core.watch import Limits, Reference, Watched, Windows, checks, estimated, loss_check
 from fraudstream.events import ModelEvent, ModelEventKind
 from fraudstream.services.adwin import LossMeans, ScoreMeans
 from fraudstream.topics import Topics
@@ -27,6 +28,12 @@ from fraudstream.topics import Topics
 log = logging.getLogger("fraudstream.watch")
 
 DAY_HOURS: Final = 24
+DAY_MS: Final = DAY_HOURS * HOUR_MS
+# Whole days that are counted: censuses live for nine days after their last commit.
+DAYS_COUNTED: Final = 8
+# A window of transactions looks back over at most as many times the offsets it would need if each held one: rejected
+# records and the markers of transactional producers take offsets too. Rare enough, and each look reads them all.
+SPARSE_MAX: Final = 32
 CHAMPION: Final = "champion"  # the score that the reference is of
 # Days that are told one by one.
 DAYS_MAX: Final = 60
@@ -81,8 +88,6 @@ class Watcher:
         self._ttl_ms = 3 * look_every_ms
         self._topics = topics or Topics()
         self._wall_ms = wall_ms
-        self._score_means = ScoreMeans(monitor, limits.alarms_per_month)
-        self._loss_means = LossMeans(limits.alarms_per_month)
         self._news: list[Alarm] = []
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
 
@@ -97,20 +102,10 @@ class Watcher:
         name, version = self._model
         if (watched.model, watched.version) != self._model:  # another reference: what was found of the old one is over
             watched = Watched(name, version, days=watched.days, unpublished=watched.unpublished)
-        day, recent, newest_ms = self.windows()
-        if newest_ms < 0:
+        windows = self.windows(watched.score.upto)
+        if windows.newest_ms < 0:
             return []
-        watched.at_ms = max(watched.at_ms, newest_ms)
-        watched.transactions = self._store.counts().get("decided", 0)
-        watched.checks = [
-            *checks(self._reference, day, recent, self._limits),
-            self._score_means.look(self._store),
-            *self._of_labels(),
-        ]
-        self._tell_days(watched, day, recent)
-        news = watched.alarms.judge(
-            watched.checks, watched.at_ms, cool_down_ms=self._cool_down_ms, transactions=watched.transactions
-        )
+        news = self._judge(watched, windows)
         events = [self._event(alarm) for alarm in news]
         watched.unpublished = [*watched.unpublished, *events][-UNPUBLISHED_MAX:]
         if not self._state.save(self._owner, msgspec.json.encode(watched)):
@@ -122,6 +117,31 @@ class Watcher:
         told, self._news = self._news, []
         return told
 
+    def _judge(self, watched: Watched, windows: Windows) -> list[Alarm]:
+        """Write into the state what the windows show; the alarms that began or ended with it."""
+        watched.at_ms = min(max(watched.at_ms, windows.newest_ms), self._wall_ms())
+        watched.transactions = self._store.counts().get("decided", 0)
+        quality = Quality.from_fields(self._state.quality())
+        label = " ".join(self._model)
+        score = ScoreMeans(self._limits.by_labels, watched.score)
+        loss = LossMeans(self._limits.by_labels, watched.loss)
+        surprise = loss_check([day for _, day in quality.days(label, CHAMPION)], self._limits)
+        over = {day: counts for day, counts in windows.days.items() if day < windows.newest_ms // DAY_MS}
+        watched.checks = [
+            *checks(self._reference, windows, self._limits),
+            score.look(over),
+            loss.look(quality.total(label, CHAMPION)),
+            *([] if surprise is None else [surprise]),
+        ]
+        self._tell_days(watched, windows)
+        news = watched.alarms.judge(
+            watched.checks, watched.at_ms, cool_down_ms=self._cool_down_ms, transactions=watched.transactions
+        )
+        for means in (score, loss):
+            if means.check().name in watched.alarms.lasting:
+                means.told()
+        return news
+
     def _publish(self, watched: Watched) -> None:
         """Publish what the saved state has to tell, and strike it out."""
         if watched.unpublished:
@@ -130,54 +150,65 @@ class Watcher:
             watched.unpublished = []
             self._state.save(self._owner, msgspec.json.encode(watched))
 
-    def windows(self) -> tuple[Counts | None, Counts | None, int]:
-        """The last day if it is full, the last transactions if there are as many, and the newest event time (or -1)."""
-        watermarks = self._store.watermarks()
-        runs_max = self._reference.recent // RUN_OFFSETS + 2
-        wanted = [
-            [self._monitor.run_name(partition, run) for partition, last in watermarks.items()
-             if (run := last // RUN_OFFSETS - back) >= 0]
-            for back in range(runs_max)
-        ]  # fmt: skip
-        rows: list[bytes | None] = []
-        newest_ms, recent = -1, None
-        for names in wanted:
-            rows += self._store.rows({CENSUS: names})[CENSUS] if names else []
-            counts = self._monitor.read(rows)
-            newest_ms = max(newest_ms, counts.newest_ms)
-            if counts.transactions >= self._reference.recent:
-                recent = counts
-                break
-        if newest_ms < 0:
-            return None, None, -1
-        hour = newest_ms // HOUR_MS
-        before = self._hours(watermarks, hour - 2 * DAY_HOURS, hour - DAY_HOURS)
-        day = self._hours(watermarks, hour - DAY_HOURS, hour + 1) if before.transactions else None
-        return day, recent, newest_ms
-
-    def _of_labels(self) -> list[Check]:
-        """What the labels that have come say of the champion."""
-        quality = Quality.from_fields(self._state.quality())
-        version = " ".join(self._model)
-        found = loss_check([day for _, day in quality.days(version, CHAMPION)], self._limits)
-        means = self._loss_means.look(quality.total(version, CHAMPION))
-        return [means] if found is None else [means, found]
-
-    def _hours(self, partitions: Iterable[int], start: int, stop: int) -> Counts:
-        names = [self._monitor.hour_name(partition, hour) for partition in partitions for hour in range(start, stop)]
-        return self._monitor.read(self._store.rows({CENSUS: names})[CENSUS])
-
-    def _tell_days(self, watched: Watched, day: Counts | None, recent: Counts | None) -> None:
-        number = watched.at_ms // (DAY_HOURS * HOUR_MS)
+    def windows(self, told_upto: int = -1) -> Windows:
+        """What is judged now. `told_upto` is the last day whose end was seen: the days since are read with the others."""
         partitions = self._store.watermarks()
-        for at in (number - 1, number):
-            counts = self._hours(partitions, at * DAY_HOURS, (at + 1) * DAY_HOURS)
-            if counts.transactions:
-                watched.days[at] = estimated(counts.sums)
-        watched.shifts[number] = {c.subject: c.value for c in watched.checks if c.kind == "psi_day"}
-        for kept in (watched.days, watched.shifts):
-            for old in sorted(kept)[:-DAYS_MAX]:
-                del kept[old]
+        newest_ms, recent, records = self._recent(partitions)
+        if newest_ms < 0:
+            return Windows()
+        hour = newest_ms // HOUR_MS
+        today = hour // DAY_HOURS
+        first = min(hour - 2 * DAY_HOURS, max(told_upto + 1, today - DAYS_COUNTED) * DAY_HOURS)
+        hours = range(first, hour + 1)
+        names = [self._monitor.hour_name(partition, at) for at in hours for partition in partitions]
+        rows = self._store.rows({CENSUS: names})[CENSUS]
+
+        def between(start: int, stop: int) -> Counts:
+            return self._monitor.read(rows[max(0, start - first) * len(partitions) : (stop - first) * len(partitions)])
+
+        whole = between(hour - 2 * DAY_HOURS, hour - DAY_HOURS).transactions > 0
+        day = between(hour - DAY_HOURS, hour) if whole else None
+        days = {at: between(at * DAY_HOURS, (at + 1) * DAY_HOURS) for at in range(-(-first // DAY_HOURS), today + 1)}
+        return Windows(newest_ms, day, recent, records, days)
+
+    def _recent(self, partitions: Mapping[int, int]) -> tuple[int, Counts | None, Counts | None]:
+        """The newest event time, and the newest transactions and records: back run by run until there are enough."""
+        wanted = self._reference.recent
+        more = -(-wanted // (RUN_OFFSETS * max(1, len(partitions)))) + 1
+        newest_ms, back, stop = -1, 0, SPARSE_MAX * more
+        rows: list[bytes | None] = []
+        seen = transactions = 0
+        records: Counts | None = None
+        while back < stop:
+            names = [
+                [self._monitor.run_name(partition, run) for partition, last in partitions.items()
+                 if (run := last // RUN_OFFSETS - at) >= 0]
+                for at in range(back, back + more)
+            ]  # fmt: skip
+            found = iter(self._store.rows({CENSUS: [*chain(*names)]})[CENSUS] if names[0] else [])
+            for step in names:
+                read = [*islice(found, len(step))]
+                counts = self._monitor.read(read)
+                rows += read
+                newest_ms = max(newest_ms, counts.newest_ms)
+                transactions += counts.transactions
+                seen += counts.transactions + counts.sums["rejected"]
+                if records is None and seen >= wanted:
+                    records = self._monitor.read(rows)
+                if transactions >= wanted:
+                    return min(newest_ms, self._wall_ms()), self._monitor.read(rows), records
+            if not names[-1]:
+                break
+            back, more = back + more, back + more
+        return min(newest_ms, self._wall_ms()), None, records
+
+    def _tell_days(self, watched: Watched, windows: Windows) -> None:
+        for at in sorted(windows.days)[-2:]:
+            if windows.days[at].transactions:
+                watched.days[at] = estimated(windows.days[at].sums)
+        for old in sorted(watched.days)[:-DAYS_MAX]:
+            del watched.days[old]
+        day, recent = windows.day, windows.recent
         empty: list[int] = []
         watched.bins = {
             name: [
