@@ -89,11 +89,18 @@ def test_degraded_decisions_are_not_judged_and_a_missing_online_score_is_left_ou
     assert counts == {"champion": 10, "online": 5, "decided": 10}
 
 
-def test_unreadable_figures_begin_anew() -> None:
-    """A broken field costs the figures, not the learner."""
+def test_a_figure_that_cannot_be_read_costs_itself_alone(caplog: pytest.LogCaptureFixture) -> None:
+    """It is told as an error, the others go on, and the next commit empties it."""
     judge = Judge()
-    judge.load({QUALITY + "fraud 1|champion|-1": b"broken", "state": b"{}"})
-    assert judge.quality.versions() == []
+    judge.judge(examples(30))
+    whole = judge.parts()
+    broken = QUALITY + "fraud 1|online|-1"
+    judge.load(whole | {broken: b"broken", "state": b"{}"})
+    assert judge.quality.scores("fraud 1") == ["champion", "decided", "online"]
+    assert judge.quality.total("fraud 1", "champion")["examples"] == 30
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert "fraud 1|online|-1" in caplog.text
+    assert judge.parts() == {broken: b""}
 
 
 def test_figures_are_shown_beside_what_was_estimated(tmp_path: Path) -> None:

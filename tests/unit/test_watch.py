@@ -84,6 +84,7 @@ class Slate:
     state: bytes | None = None
     holder: str = ""
     away: bool = False  # does not answer a save
+    judged: dict[str, bytes] = field(default_factory=dict)
 
     def hold(self, owner: str, ttl_ms: int) -> bool:
         self.holder = self.holder or owner
@@ -99,7 +100,7 @@ class Slate:
         return self.holder == owner
 
     def quality(self) -> dict[str, bytes]:
-        return {}
+        return self.judged
 
 
 def watcher(
@@ -485,6 +486,18 @@ def test_the_time_of_day_moves_no_mean() -> None:
             alarms += [alarm for alarm in watch.look() if alarm.kind == "adwin"]
     assert alarms == []
     assert len(read_state(slate.state).score.figures) == 2  # without the first day, and the one that goes on
+
+
+def test_figures_of_quality_that_cannot_be_read_are_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    """One broken field stops no look: the rest is judged, and the log says once which it is."""
+    ledger, slate = Ledger(), Slate(judged={"fraud 1|champion|3": b"broken"})
+    watch = watcher(ledger, slate)
+    ledger.hours(0, 72, scale=1.5)
+    assert watch.look()
+    watch.look()
+    told = [record.message for record in caplog.records if record.levelname == "ERROR"]
+    assert len(told) == 1
+    assert "fraud 1|champion|3" in told[0]
 
 
 def test_one_worker_watches() -> None:

@@ -46,6 +46,8 @@ def quality(
         kept, watched = Quality.from_fields(state.quality()), read_state(state.load())
     finally:
         state.close()
+    for name, fault in kept.unreadable.items():
+        typer.echo(f"left out: the figures of {name} cannot be read ({fault})", err=True)
     costs = config.quality
     found = report(kept, watched.days, costs.matrix(), budget=costs.alerts_per_day)
     if as_json:

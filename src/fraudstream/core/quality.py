@@ -158,6 +158,8 @@ class Key(msgspec.Struct, frozen=True, array_like=True):
 class Quality:
     """The state: tallies by key. Pure; whoever holds it stores `changes` beside what else its step changes.
 
+    `unreadable` are the fields that it could not be read from, with what is wrong with them.
+
     Examples
     --------
     >>> quality = Quality()
@@ -168,6 +170,7 @@ class Quality:
     """
 
     tallies: dict[Key, Tallies] = field(default_factory=dict)
+    unreadable: dict[str, str] = field(default_factory=dict)
     _changed: set[Key] = field(default_factory=set)
     _dropped: set[Key] = field(default_factory=set)
 
@@ -217,8 +220,8 @@ class Quality:
     def changes(self) -> tuple[dict[str, bytes], list[str]]:
         """Fields to write and fields to delete since the last call, so that a snapshot need not write everything."""
         written = {key.encoded(): _packed(self.tallies[key]) for key in self._changed if key in self.tallies}
-        dropped = [key.encoded() for key in self._dropped]
-        self._changed, self._dropped = set(), set()
+        dropped = {key.encoded() for key in self._dropped} | (self.unreadable.keys() - written.keys())
+        self._changed, self._dropped, self.unreadable = set(), set(), {}
         return written, sorted(dropped)
 
     def fields(self) -> dict[str, bytes]:
@@ -227,22 +230,14 @@ class Quality:
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, bytes]) -> "Quality":
-        """The state that wrote these fields. Raises `ValueError` for anything else."""
-        try:
-            return cls({Key.decoded(name): _unpacked(packed) for name, packed in fields.items()})
-        except (ValueError, zlib.error) as error:
-            raise ValueError(f"no state of quality: {error}") from error
-
-    def to_bytes(self) -> bytes:
-        """Everything in one string."""
-        return msgspec.msgpack.encode(
-            {key.encoded(): _packed(of) for key, of in sorted(self.tallies.items(), key=_order)}
-        )
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> "Quality":
-        """What `to_bytes` gave. Raises `ValueError` for anything else."""
-        return cls.from_fields(msgspec.msgpack.decode(data, type=dict[str, bytes]))
+        """The state that wrote these fields. What cannot be read is left out, named, and emptied with the next changes."""
+        found = cls()
+        for name, packed in fields.items():
+            try:
+                found.tallies[Key.decoded(name)] = _unpacked(packed)
+            except (ValueError, zlib.error) as error:
+                found.unreadable[name] = str(error)
+        return found
 
     def _forget(self) -> None:
         """Keep the newest days and versions."""

@@ -28,13 +28,11 @@ class Judge:
         self.quality = Quality()
 
     def load(self, parts: Mapping[str, bytes]) -> None:
-        """Go on from what was stored; from nothing if it cannot be read."""
+        """Go on from what was stored, without what cannot be read of it."""
         fields = {name.removeprefix(QUALITY): part for name, part in parts.items() if name.startswith(QUALITY) and part}
-        try:
-            self.quality = Quality.from_fields(fields)
-        except ValueError as error:
-            log.error("the figures of quality begin anew: %s", error)  # noqa: TRY400 - one line says it
-            self.quality = Quality()
+        self.quality = Quality.from_fields(fields)
+        for name, fault in self.quality.unreadable.items():
+            log.error("the figures of quality %s cannot be read and begin anew: %s", name, fault)
 
     def judge(self, examples: Sequence[Example]) -> None:
         """Count examples, each of which comes once."""

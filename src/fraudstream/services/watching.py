@@ -89,6 +89,7 @@ class Watcher:
         self._topics = topics or Topics()
         self._wall_ms = wall_ms
         self._news: list[Alarm] = []
+        self._unreadable: set[str] = set()  # fields of quality that were told of
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
 
     def look(self) -> Sequence[Alarm]:
@@ -121,7 +122,7 @@ class Watcher:
         """Write into the state what the windows show; the alarms that began or ended with it."""
         watched.at_ms = min(max(watched.at_ms, windows.newest_ms), self._wall_ms())
         watched.transactions = self._store.counts().get("decided", 0)
-        quality = Quality.from_fields(self._state.quality())
+        quality = self._quality()
         label = " ".join(self._model)
         score = ScoreMeans(self._limits.by_labels, watched.score)
         loss = LossMeans(self._limits.by_labels, watched.loss)
@@ -141,6 +142,17 @@ class Watcher:
             if means.check().name in watched.alarms.lasting:
                 means.told()
         return news
+
+    def _quality(self) -> Quality:
+        quality = Quality.from_fields(self._state.quality())
+        for name in quality.unreadable.keys() - self._unreadable:
+            log.error(
+                "the figures of quality %s cannot be read, the watch goes on without: %s",
+                name,
+                quality.unreadable[name],
+            )
+        self._unreadable = set(quality.unreadable)
+        return quality
 
     def _publish(self, watched: Watched) -> None:
         """Publish what the saved state has to tell, and strike it out."""
