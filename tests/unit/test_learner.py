@@ -19,6 +19,7 @@ from fraudstream.core.ports import CommitStatus, LearnerCommit, LearnerLease
 from fraudstream.errors import StateUnavailable
 from fraudstream.events import Example, ModelEvent
 from fraudstream.models.learner import LearnerSettings
+from fraudstream.services.judging import Judge
 from fraudstream.services.learning import Learner
 from fraudstream.services.scoring import Ending
 from fraudstream.testing import EPOCH_MS, FakeRecord
@@ -320,3 +321,18 @@ def test_another_topic_is_learned_from_its_beginning() -> None:
     one.process(records(list(examples(30, seed=2))))
     assert one.learner.counts["learned"] == 30
     assert learner(store).take() == 30
+
+
+def test_figures_of_quality_begin_anew_with_what_is_learned() -> None:
+    """Another topic, or a state that cannot be read: the examples are judged again, so what was counted leaves too."""
+    store, judge = MemoryLearnerStore(), Judge()
+    one = Learner(SUBJECT, SETTINGS, store, MemoryPublisher(), clock_ms=lambda: EPOCH_MS, judge=judge)
+    one.take()
+    one.process(records(list(examples(500))))
+    one.begin_anew(0)
+    assert judge.quality.versions() == []
+    one.process(records(list(examples(30, seed=2))))
+    assert judge.quality.total("fraud 1", "champion")["examples"] == 30
+    again = Judge()
+    again.load(store.take().parts)
+    assert again.quality.fields() == judge.quality.fields()

@@ -62,7 +62,10 @@ def reset(
         bool, typer.Option(help="Learn the whole topic again instead of going on from where it was.")
     ] = False,
 ) -> None:
-    """Drop what was learned. The learner, if one runs, notices within a batch and begins anew; scorers within a second.
+    """Drop what was learned, and the figures of quality, which are counted from the same examples.
+
+    The learner, if one runs, notices within a batch and begins anew; scorers within a second. With --rebuild the examples
+    that the topic still holds are learned and counted again; without, figures of quality begin with the next example.
 
     Example:
 
@@ -78,4 +81,6 @@ def reset(
         store.close()
     if begun is None:
         raise SettingsError("a learner began at the same moment: run it again")
-    typer.echo(f"the online model begins anew at offset {begun.watermark + 1} of the examples")
+    typer.echo(
+        f"the online model begins anew at offset {begun.watermark + 1} of the examples, and so do the figures of quality"
+    )

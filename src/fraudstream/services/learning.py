@@ -99,13 +99,16 @@ class Learner:
         return lease.watermark + 1
 
     def begin_anew(self, first: int) -> None:
-        """Forget what was learned and go on at `first`: the topic is another one. Raises `StateUnavailable`."""
+        """Forget what was learned and counted and go on at `first`: the topic is another one. Raises `StateUnavailable`."""
         if self._lease is None:
             self.take()
         assert self._lease is not None
         self._lease = self._anew(self._lease, first)
         self._learner = OnlineLearner(self._subject, self._settings)
-        log.error("%s is another topic than was learned from: what was learned is dropped", self._topics.examples)
+        log.error(
+            "%s is another topic than was learned from: what was learned and the figures of quality are dropped",
+            self._topics.examples,
+        )
 
     def release(self) -> None:
         """Forget the state: the partition was revoked."""
@@ -144,6 +147,7 @@ class Learner:
         begun = self._store.begin_anew(lease, from_offset=from_offset)
         if begun is None:
             raise StateUnavailable("another learner began meanwhile")
+        self._judge.load(begun.parts)
         return begun
 
     def _learn(self, lease: LearnerLease, records: Sequence[Record]) -> list[Sighting]:
