@@ -154,10 +154,23 @@ def test_the_daily_budget_finds_what_sorting_each_day_finds() -> None:
         looked += len(top)
     found = told(of(whole), budget=40)
     assert found.precision_budget is not None
-    assert found.budget_error is not None
-    assert abs(found.precision_budget - hits / looked) <= found.budget_error
-    assert found.budget_error < 0.03
+    assert found.precision_budget_error is not None
+    assert abs(found.precision_budget - hits / looked) <= found.precision_budget_error
+    assert found.precision_budget_error < 0.03
+    assert found.recall_budget is not None
+    assert found.recall_budget_error is not None
+    assert abs(found.recall_budget - hits / whole.frauds.sum()) <= found.recall_budget_error
+    assert found.recall_budget_error < 0.1
     assert told(of(whole), budget=10_000).recall_budget == 1.0
+
+
+def test_recall_at_the_budget_is_that_of_the_days_it_is_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Days that left the state are in the total, but nobody knows any more what a budget would have found in them."""
+    monkeypatch.setattr(state, "DAYS_MAX", 2)
+    quality = of(judged(3_000, seed=3, days=20))
+    found = told(quality, budget=10_000)
+    assert found.recall_budget == 1.0
+    assert found.frauds > sum(day["frauds"] for _, day in quality.days("fraud 1", "champion"))
 
 
 def test_a_budget_that_ends_inside_a_bin_takes_its_share() -> None:

@@ -1,6 +1,5 @@
 """From tallies to figures: detection, calibration and money, each exact or with the bound of its error."""
 
-import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -44,19 +43,25 @@ class Figures(Struct, frozen=True):
     precision: float | None
     recall: float | None
     precision_budget: float | None
+    precision_budget_error: float | None
     recall_budget: float | None
-    budget_error: float | None
+    recall_budget_error: float | None
     money_saved: float
     money_lost: float
     money_spent: float
 
 
 def figures(tallies: Tallies, costs: CostMatrix, *, days: Iterable[Tallies] = (), budget: int = 100) -> Figures:
-    """All figures of one score. `days` are its tallies day by day, for the `budget` of alerts a day."""
+    """All figures of one score. `days` are its tallies day by day, for the `budget` of alerts a day.
+
+    What is told of the budget is of these days alone: those that left the state are only in `tallies`.
+    """
+    daily = list(days)
     examples, frauds, alerts, hits = (tallies[name] for name in ("examples", "frauds", "alerts", "hits"))
     auc, auc_error = auc_roc(tallies)
     precision, precision_error = average_precision(tallies)
-    looked, found, found_error = at_budget(days, budget)
+    looked, found, found_error = at_budget(daily, budget)
+    frauds_daily = sum(day["frauds"] for day in daily)
     false_blocks = tallies["blocks"] - tallies["block_hits"]
     reviews = alerts - tallies["blocks"]
     return Figures(
@@ -74,8 +79,9 @@ def figures(tallies: Tallies, costs: CostMatrix, *, days: Iterable[Tallies] = ()
         precision=_share(hits, alerts),
         recall=_share(hits, frauds),
         precision_budget=_share(found, looked),
-        recall_budget=_share(found, frauds),
-        budget_error=_share(found_error, looked),
+        precision_budget_error=_share(found_error, looked),
+        recall_budget=_share(found, frauds_daily),
+        recall_budget_error=_share(found_error, frauds_daily),
         money_saved=tallies["saved"] / 100 * costs.saved_share,
         money_lost=tallies["missed"] / 100 * costs.lost_share,
         money_spent=reviews * costs.review_cost + false_blocks * costs.false_block_cost,
@@ -159,4 +165,4 @@ def expected_calibration_error(tallies: Tallies) -> float | None:
 
 
 def _share(part: float, of: float) -> float | None:
-    return part / of if of and not math.isnan(part) else None
+    return part / of if of else None

@@ -9,6 +9,7 @@ import numpy as np
 
 from fraudstream.codec.times import write_time
 from fraudstream.core.features import DAY_MS
+from fraudstream.core.quality import DAYS_MAX
 from fraudstream.core.quality_figures import Figures
 from fraudstream.core.quality_report import DAYS_TOLD, DayQuality, Report
 from fraudstream.models.card import figure
@@ -18,7 +19,8 @@ from fraudstream.models.report import table
 
 _FOOTER = (
     "Every score is judged by what it was when the transaction was decided. AUC, average precision and the budget's figures "
-    "are sketched, with the bound of their error; all others are exact. Estimated figures come from the scores alone."
+    "are sketched, with the bound of their error; all others are exact. The budget's are of the days that are told one by one "
+    f"(the newest {DAYS_MAX}), all others since the start. Estimated figures come from the scores alone."
 )
 
 
