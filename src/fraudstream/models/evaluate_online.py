@@ -6,17 +6,19 @@ time and label delay), then the hour is scored with what it has learned: a score
 
 from collections import deque
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from fraudstream.codec.times import write_time
 from fraudstream.core.online import decided_with
-from fraudstream.core.windows import FloatArray
+from fraudstream.core.windows import FloatArray, IntArray
 from fraudstream.events import Example
 from fraudstream.models import metrics
 from fraudstream.models.history import Replayed
 from fraudstream.models.learner import LearnerSettings, OnlineLearner, Subject
 from fraudstream.models.metrics import BoolArray
+from fraudstream.models.online import one_by_one
 from fraudstream.models.quality import OnlineFigures, OnlineReport, none_if_nan
 
 STEP_MS = 3_600_000
@@ -31,6 +33,16 @@ class _Waiting:
     next: int = 0
 
 
+class _Scored(NamedTuple):
+    """What figures are made of. The features of a part are dropped once its verdicts have come."""
+
+    times_ms: IntArray
+    frauds: BoolArray
+    champion: FloatArray
+    online: FloatArray
+    blend: FloatArray
+
+
 class OnlineReplay:
     """Fed with the parts of a replay in their order, each with the champion's scores."""
 
@@ -39,7 +51,8 @@ class OnlineReplay:
         self._learner = OnlineLearner(subject, settings)
         self._delay_ms = label_delay_ms
         self._waiting: deque[_Waiting] = deque()
-        self._scored: list[tuple[Replayed, FloatArray, FloatArray, FloatArray]] = []
+        self._evaluate_any = one_by_one(self._learner.model, subject.features)
+        self._scored: list[_Scored] = []
 
     def feed(self, part: Replayed, champion: FloatArray) -> None:
         """Learn what is known by then and score, hour by hour."""
@@ -49,20 +62,20 @@ class OnlineReplay:
         for rows in np.split(np.arange(len(hours)), np.flatnonzero(np.diff(hours)) + 1):
             self._learn(int(hours[rows[0]]) * STEP_MS)
             serving = self._learner.serving()
-            linear = None if serving is None else serving.linear()
-            if serving is None or linear is None:
+            if serving is None:
                 continue
-            found = linear.probabilities(part.matrix[rows], champion[rows])
+            linear = serving.linear()
+            evaluate = self._evaluate_any if linear is None else linear.probabilities
+            found = evaluate(part.matrix[rows], champion[rows])
             online[rows], blend[rows] = found, decided_with("blend", champion[rows], found, serving.share)
-        self._scored.append((part, champion, online, blend))
+        self._scored.append(_Scored(part.times_ms, part.frauds, champion, online, blend))
 
     def report(self, from_ms: int) -> OnlineReport:
         """Figures over the transactions from `from_ms` on."""
-        times = np.concatenate([part.times_ms for part, *_ in self._scored])
-        rows = times >= from_ms
-        frauds = np.concatenate([part.frauds for part, *_ in self._scored])[rows]
-        scores = (np.concatenate([found[n] for found in self._scored])[rows] for n in (1, 2, 3))
-        champion, online, blend = (_figures(frauds, each) for each in scores)
+        scored = _Scored(*map(np.concatenate, zip(*self._scored, strict=True)))
+        rows = scored.times_ms >= from_ms
+        frauds = scored.frauds[rows]
+        champion, online, blend = (_figures(frauds, of[rows]) for of in (scored.champion, scored.online, scored.blend))
         learner = self._learner
         return OnlineReport(
             from_time=write_time(from_ms),

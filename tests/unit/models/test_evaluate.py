@@ -235,3 +235,14 @@ def test_the_online_model_learns_only_what_is_known(artefact: Artefact, range_: 
     assert found.transactions == np.count_nonzero((times >= range_.until_ms - 4 * DAY_MS) & (times < range_.until_ms))
     assert found.online != found.champion
     assert 0 < found.share < 1
+
+
+def test_another_classifier_is_asked_itself(artefact: Artefact, range_: EvaluateSettings) -> None:
+    """A model without arrays is scored row by row, as scorers do: its figures are its own, not the champion's."""
+    settings = LearnerSettings(classifier="river.naive_bayes.GaussianNB", pickle_key=b"key")
+    longer = replace(range_, from_ms=range_.until_ms - 12 * DAY_MS, online_from_ms=range_.until_ms - 4 * DAY_MS)
+    found = evaluate(artefact, replace(longer, online=settings)).report.online
+    assert found is not None
+    assert found.learned > 0
+    assert found.online != found.champion
+    assert found.online != found.blend
