@@ -64,6 +64,8 @@ FAULTS: list[tuple[str, Any, str]] = [
     ("features.mean", 3, "feature mean: Expected `object`, got `int`"),
     ("features.mean.windows", "d1", "feature mean: Object contains unknown field `windows`"),
     ("features.ratio.ratio", ["amount"], r"feature ratio: Expected `array` of length 2, got 1 - at `\$.ratio`"),
+    ("features.score", {"field": "score"}, "feature score: the name is taken by the model's own score; use another"),
+    ("features.champion_logit", {"field": "x"}, "feature champion_logit: the name is taken by the model's own score"),
     ("features.mean", {}, "feature mean: declare exactly one of field, calendar, aggregate, ratio, deviation"),
     ("features.mean.field", "amount", "feature mean: declare exactly one of field, calendar, aggregate"),
     ("features.amount.field", "currency", "feature amount: currency is not a number; use amount or a numeric field"),

@@ -60,7 +60,7 @@ def show(watched: Watched, console: Console) -> None:
         f"{watched.transactions:,} transactions decided"
     )
     lasting = sorted(watched.alarms.lasting.values(), key=lambda alarm: alarm.began_ms)
-    ended = [alarm for alarm in watched.alarms.ended if alarm.ended_ms is not None][-5:]
+    ended = watched.alarms.ended[-5:]
     console.print(_alarms_table(lasting, ended) if lasting or ended else "no alarm")
     console.print(_checks_table(watched))
     if watched.days:
@@ -101,18 +101,10 @@ def _checks_table(watched: Watched) -> Table:
             f"{check.limit:.4g}",
             f"{check.ratio:.0%}",
             *(_figure(check, name) for name in ("jensen_shannon", "kolmogorov_smirnov")),
-            *(sparkline(part) for part in histograms(watched, check)),
+            *(sparkline(part) for part in watched.histograms(check)),
             style=style,
         )
     return table
-
-
-def histograms(watched: Watched, check: Check) -> tuple[list[int], list[int]]:
-    """The bins of the reference and of the window of a check; empty for checks without any."""
-    if not check.kind.startswith("psi_"):
-        return [], []
-    reference, day, recent = watched.bins["#score" if check.subject == "score" else check.subject]
-    return reference, day if check.kind == "psi_day" else recent
 
 
 def _days_table(watched: Watched) -> Table:

@@ -11,8 +11,6 @@ from msgspec import Struct
 from fraudstream.core.learning import Policy
 from fraudstream.core.windows import FloatArray
 
-CHAMPION_LOGIT: Final = "champion_logit"
-"""Name of the one input that is no feature: what the champion says, in log-odds."""
 LOGIT_MAX: Final = 13.815509557963773
 """Log-odds of one in a million. A score of exactly 0 or 1 would be infinitely sure."""
 DEVIATIONS_MAX: Final = 8.0

@@ -25,6 +25,10 @@ _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
 # Fields of a transaction that are no key with a history, and those that are no number.
 _NO_KEYS: Final = ("transaction_id", "event_time", "amount")
 _NO_NUMBERS: Final = ("transaction_id", "event_time", "card_id", "terminal_id", "currency")
+# What stands beside the features, so that none can be called so: the score where drift is told, and the one input of the
+# online model that is no feature, what the champion says in log-odds.
+SCORE_TOLD: Final = "score"
+CHAMPION_LOGIT: Final = "champion_logit"
 E = TypeVar("E", bound=Struct)
 
 
@@ -188,6 +192,8 @@ def _check_feature(name: str, feature: Feature, declared: FeatureList, before: s
     def wrong(what: str) -> SettingsError:
         return SettingsError(f"feature {name}: {what}")
 
+    if name in (SCORE_TOLD, CHAMPION_LOGIT):
+        raise wrong("the name is taken by the model's own score; use another")
     kinds = [k for k in ("field", "calendar", "aggregate", "ratio", "deviation") if getattr(feature, k)]
     if len(kinds) != 1:
         raise wrong("declare exactly one of field, calendar, aggregate, ratio, deviation")

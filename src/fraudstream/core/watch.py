@@ -13,9 +13,12 @@ from fraudstream.core.alarms import AlarmBook, Check
 from fraudstream.core.census import SCORE, SCORE_UNIT, Counts
 from fraudstream.core.drift import Null, alpha_of, chi2_quantile, jensen_shannon, kolmogorov_smirnov, psi, psi_limit
 from fraudstream.core.quality import SQUARE_UNIT, UNIT, Tallies
+from fraudstream.core.spec import SCORE_TOLD
 from fraudstream.core.windows import FloatArray, IntArray
 from fraudstream.events import ModelEvent
 
+# What the kind of a check on bins begins with; `day` or `recent` follows.
+PSI: Final = "psi_"
 # Below this a window says nothing: a bin of a tenth would hold fifty.
 TRANSACTIONS_MIN: Final = 500
 # A trickle or a flood is an alarm from here on, whatever the days before were like.
@@ -132,7 +135,7 @@ def _shift(name: str, kind: str, bins: Bins, *, null: Null | None, now: IntArray
     limit = psi_limit(null, len(reference), alpha=alpha, reference=int(reference.sum()), now=n)
     shares = now / max(n, 1), reference / max(int(reference.sum()), 1)
     most = int(np.argmax(np.abs(shares[0] - shares[1])))
-    subject = "score" if name == SCORE else name
+    subject = SCORE_TOLD if name == SCORE else name
     where = _where(most, len(reference))
     message = (
         f"{subject}: {shares[0][most]:.1%} of the {'last day' if kind == 'day' else 'last transactions'} lie {where}, "
@@ -143,7 +146,7 @@ def _shift(name: str, kind: str, bins: Bins, *, null: Null | None, now: IntArray
         "kolmogorov_smirnov": kolmogorov_smirnov(reference, now),
         "transactions": float(n),
     }
-    return Check(subject, f"psi_{kind}", value, limit, message, values, bins.told_only)
+    return Check(subject, f"{PSI}{kind}", value, limit, message, values, bins.told_only)
 
 
 def _where(at: int, bins: int) -> str:
@@ -287,3 +290,10 @@ class Watched(Struct):
     score: Followed = field(default_factory=Followed)
     loss: Followed = field(default_factory=Followed)
     unpublished: list[ModelEvent] = []
+
+    def histograms(self, check: Check) -> tuple[list[int], list[int]]:
+        """The bins of the reference and of the window of a check; empty for checks without any."""
+        if not check.kind.startswith(PSI):
+            return [], []
+        reference, day, recent = self.bins[SCORE if check.subject == SCORE_TOLD else check.subject]
+        return reference, day if check.kind == f"{PSI}day" else recent

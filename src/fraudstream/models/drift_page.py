@@ -7,7 +7,7 @@ from importlib.resources import files
 from fraudstream.codec.times import write_time
 from fraudstream.core.alarms import Check
 from fraudstream.core.features import DAY_MS
-from fraudstream.core.watch import Watched
+from fraudstream.core.watch import PSI, Watched
 from fraudstream.models.plots import Axis, Plot, count_axis
 from fraudstream.models.report import table
 
@@ -74,12 +74,11 @@ def _plots(watched: Watched) -> list[str]:
     """The day's (or the recent) bins of each feature beside those of the reference, the most drifted first."""
     by_subject: dict[str, Check] = {}
     for check in sorted(watched.checks, key=lambda check: -check.ratio):
-        if check.kind.startswith("psi_"):
+        if check.kind.startswith(PSI):
             by_subject.setdefault(check.subject, check)
     plots = []
     for subject, check in by_subject.items():
-        reference, day, recent = watched.bins["#score" if subject == "score" else subject]
-        now = day if check.kind == "psi_day" else recent
+        reference, now = watched.histograms(check)
         text = f"{check.message}. Index {check.value:.3g}, limit {check.limit:.3g}."
         plots.append(
             f"<figure><h2>{escape(subject)}</h2><p>{escape(text)}</p>{_bars(reference, now, subject)}</figure>"

@@ -15,7 +15,8 @@ from msgspec import Struct
 
 from fraudstream.codec.times import write_time
 from fraudstream.core.learning import Guard, GuardLimits, Mixture, log_loss
-from fraudstream.core.online import CHAMPION_LOGIT, LOGIT_MAX, Serving
+from fraudstream.core.online import LOGIT_MAX, Serving
+from fraudstream.core.spec import CHAMPION_LOGIT
 from fraudstream.events import EventState, Example, ModelEvent, ModelEventKind
 from fraudstream.models.online import AnyRiver, OnlineModel, RiverLinear, UnreadableSnapshot
 

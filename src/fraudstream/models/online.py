@@ -20,7 +20,8 @@ from msgspec import Struct
 from river import linear_model, optim, preprocessing, utils
 from river.__version__ import __version__ as river_version
 
-from fraudstream.core.online import CHAMPION_LOGIT, DEVIATIONS_MAX, Linear, logit
+from fraudstream.core.online import DEVIATIONS_MAX, Linear, logit
+from fraudstream.core.spec import CHAMPION_LOGIT
 from fraudstream.core.windows import FloatArray
 from fraudstream.errors import ModelError, SettingsError
 from fraudstream.models.artefact import Matrix
