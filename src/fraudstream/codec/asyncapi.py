@@ -70,10 +70,11 @@ CHANNELS: Final = (
     _Channel(
         "model_events",
         "modelEvent",
-        "Drift alarms, promotions, rollbacks, retraining and the gate's verdicts.",
+        "One partition: drift alarms that begin and end, learning frozen and resumed, an online model that cannot be read.",
         ("send",),
         "ModelEvent",
         "none",
+        partitions=1,
     ),
 )
 

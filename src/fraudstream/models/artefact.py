@@ -143,7 +143,7 @@ class ScoreBaseline(Struct, frozen=True):
 
 
 class RateBaseline(Struct, frozen=True):
-    """Something counted a day: mean and standard deviation over the days before and in the reference period."""
+    """Something counted a day: mean and standard deviation over the days before the reference period."""
 
     mean: float
     sd: float
