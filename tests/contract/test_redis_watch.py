@@ -6,10 +6,10 @@ import pytest
 import redis
 
 from fraudstream.adapters.redis_learner import RedisLearnerStore
-from fraudstream.adapters.redis_watch import QUALITY, STATE_TTL_MS, RedisWatch
+from fraudstream.adapters.redis_watch import STATE_TTL_MS, RedisWatch
 from fraudstream.core.ports import CommitStatus, LearnerCommit
+from fraudstream.core.quality import QUALITY
 from fraudstream.errors import StateUnavailable
-from fraudstream.services import judging
 
 
 def test_one_worker_holds_the_watch_until_it_stops_renewing(redis_url: str) -> None:
@@ -38,7 +38,6 @@ def test_the_state_is_kept_with_a_time_to_live(redis_url: str, redis_client: red
 
 def test_figures_of_quality_are_read_from_the_learners_hash(redis_url: str) -> None:
     """As the learner's commit wrote them; a field that was emptied is gone, and other fields are not looked at."""
-    assert QUALITY == judging.QUALITY
     learner, watch = RedisLearnerStore(redis_url, prefix="w"), RedisWatch(redis_url, "w")
     assert watch.quality() == {}
     lease = learner.take()

@@ -3,18 +3,19 @@
 import math
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from rich.console import Console
 
 from fraudstream.cli.quality import show
-from fraudstream.core.quality import Quality
+from fraudstream.core.quality import QUALITY, Quality
 from fraudstream.core.quality_figures import CostMatrix
 from fraudstream.core.quality_report import DECIDED, report
 from fraudstream.core.watch import Estimated
 from fraudstream.events import Example
 from fraudstream.models.quality_page import render
-from fraudstream.services.judging import QUALITY, Judge
+from fraudstream.services.judging import Judge
 
 DAY_MS = 86_400_000
 
@@ -101,6 +102,14 @@ def test_a_figure_that_cannot_be_read_costs_itself_alone(caplog: pytest.LogCaptu
     assert [record.levelname for record in caplog.records] == ["ERROR"]
     assert "fraud 1|online|-1" in caplog.text
     assert judge.parts() == {broken: b""}
+
+
+def test_amounts_are_counted_as_they_are_decided_on() -> None:
+    """Half a hundredth goes where decimal arithmetic takes it, not where a product of doubles does."""
+    judge = Judge()
+    judge.judge([msgspec.structs.replace(examples(1)[0], is_fraud=True, amount=2.675)])
+    total = judge.quality.total("fraud 1", "champion")
+    assert total["saved"] + total["missed"] == 268
 
 
 def test_figures_are_shown_beside_what_was_estimated(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from tests.support.examples import NAMES, SUBJECT, examples, records
 from fraudstream.adapters.memory import MemoryPublisher
 from fraudstream.core.features import FeatureSet
 from fraudstream.core.learning import Policy
-from fraudstream.core.online import Linear, Serving
+from fraudstream.core.online import Linear, Serving, logit, logit_of
 from fraudstream.core.ports import LearnerCommit, Scores
 from fraudstream.errors import SettingsError, StateUnavailable
 from fraudstream.models.learner import LearnerSettings, OnlineLearner
@@ -210,3 +210,10 @@ def _until(condition: Any, seconds: float) -> bool:
             return True
         time.sleep(0.01)
     return False
+
+
+def test_the_learner_and_the_scorers_take_the_same_log_odds() -> None:
+    """One by one as for a whole batch, and at 0 and 1 no surer than one in a million."""
+    told = [0.0, 1e-12, 1e-6, 0.01, 0.5, 0.999, 1.0]
+    assert [logit_of(p) for p in told] == pytest.approx(logit(np.array(told)).tolist(), rel=1e-14, abs=1e-15)
+    assert logit_of(1.0) == pytest.approx(-logit_of(0.0), rel=1e-9)

@@ -5,13 +5,10 @@ from typing import Any, Final
 from fraudstream.adapters.redis_client import ScriptedRedis, text, unavailable
 from fraudstream.adapters.redis_keys import Keys, StoreSettings
 from fraudstream.core.features import DAY_MS
+from fraudstream.core.quality import QUALITY
 
 # A watch that nobody goes on with is forgotten after a quarter of a year.
 STATE_TTL_MS: Final = 90 * DAY_MS
-
-
-# What the fields of quality begin with, in the learner's hash (`services.judging`).
-QUALITY: Final = "quality:"
 
 
 class RedisWatch(ScriptedRedis):

@@ -15,9 +15,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from fraudstream.core.windows import FloatArray, IntArray
-
-BoolArray = npt.NDArray[np.bool_]
+from fraudstream.core.windows import BoolArray, FloatArray, IntArray
 
 # What rows of censuses are gathered under, beside the entities, and the score binned under, beside the features: neither
 # can be called so.
@@ -37,7 +35,7 @@ _BIN: Final = np.dtype("<u4")
 # Counted of every stream; amounts in hundredths, scores in millionths, amounts times scores in hundredths.
 SUMS: Final = (
     "transactions", "rejected", "alerts", "blocks",
-    "score", "alert_score", "block_score", "amount", "amount_score", "alert_amount", "alert_amount_score",
+    "score", "alert_score", "amount", "amount_score", "alert_amount", "alert_amount_score",
 )  # fmt: skip
 _REJECTED: Final = 1 + SUMS.index("rejected")
 
@@ -180,14 +178,6 @@ class Monitor:
                 bins += np.frombuffer(row[self._head :], _BIN)
         return self._counts(newest_ms, sums, bins)
 
-    def of_values(self, matrix: npt.NDArray[np.float32], champion: FloatArray) -> Counts:
-        """The bins of any rows, as a commit would count them."""
-        n = len(matrix)
-        none, off = np.zeros(n, np.int64), np.zeros(n, np.bool_)
-        seen = Seen(none, none, none, matrix, champion, champion, off, off, {})
-        bins, sums = self._delta(self._bin(seen), self._sum(seen))
-        return self._counts(-1, sums, bins)
-
     def _counts(self, newest_ms: int, sums: IntArray, bins: IntArray) -> Counts:
         starts = [*self._starts.tolist(), self._cells]
         named = {name: bins[starts[at] : starts[at + 1]] for at, name in enumerate((*self.features, SCORE))}
@@ -213,7 +203,7 @@ class Monitor:
         amount = seen.amounts_minor
         amount_score = np.rint(amount * seen.scores).astype(np.int64)
         alerts, blocks = seen.alerts, seen.blocks
-        rows: tuple[Any, ...] = (1, 0, alerts, blocks, score, score * alerts, score * blocks, amount, amount_score,
+        rows: tuple[Any, ...] = (1, 0, alerts, blocks, score, score * alerts, amount, amount_score,
                                  amount * alerts, amount_score * alerts)  # fmt: skip
         for at, row in enumerate(rows):
             found[at] = row

@@ -16,14 +16,15 @@ Policy = Literal["champion", "online", "blend", "shadow"]
 
 Cause = Literal["fraud_share", "rate", "not_finite"]
 
-# A probability of exactly 0 would make one surprise infinitely bad; float32's epsilon, as in the reports.
-_PROBABILITY_MIN: Final = 1.1920928955078125e-07
+# Scores of exactly 0 and 1 would make one wrong answer infinitely bad; scikit-learn clips float32 probabilities so too, to
+# the epsilon of float32.
+LOG_LOSS_CLIP: Final = 2.0**-23
 
 
 def log_loss(is_fraud: bool, probability: float) -> float:
     """Surprise of one verdict, in nats."""
     told = probability if is_fraud else 1.0 - probability
-    return -math.log(min(max(told, _PROBABILITY_MIN), 1.0))
+    return -math.log(min(max(told, LOG_LOSS_CLIP), 1.0))
 
 
 class Mixture(Struct):

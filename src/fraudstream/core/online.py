@@ -1,5 +1,6 @@
 """The online model as scorers see it: arrays, evaluated for a whole batch at once, and its say in the score."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -11,18 +12,23 @@ from msgspec import Struct
 from fraudstream.core.learning import Policy
 from fraudstream.core.windows import FloatArray
 
-LOGIT_MAX: Final = 13.815509557963773
-"""Log-odds of one in a million. A score of exactly 0 or 1 would be infinitely sure."""
 DEVIATIONS_MAX: Final = 8.0
 """How far from its mean, in standard deviations, a value counts: an amount of a million must not decide by itself."""
 PROBABILITY_MIN: Final = 1e-6
+"""In log-odds a score counts as at least so far from 0 and from 1: exactly there it would be infinitely sure."""
 
 
 def logit(probabilities: FloatArray) -> FloatArray:
-    """Log-odds, within LOGIT_MAX of 0."""
+    """Log-odds; those of PROBABILITY_MIN are the smallest there are."""
     clipped = np.clip(probabilities, PROBABILITY_MIN, 1.0 - PROBABILITY_MIN)
     found: FloatArray = np.log(clipped / (1.0 - clipped))
     return found
+
+
+def logit_of(probability: float) -> float:
+    """`logit` of a single one, in a fifth of the time: the learner takes one example after the other."""
+    clipped = min(max(probability, PROBABILITY_MIN), 1.0 - PROBABILITY_MIN)
+    return math.log(clipped / (1.0 - clipped))
 
 
 @dataclass(frozen=True)

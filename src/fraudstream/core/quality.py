@@ -16,15 +16,13 @@ from typing import Final
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from fraudstream.core.features import DAY_MS
-from fraudstream.core.windows import FloatArray, IntArray
+from fraudstream.core.learning import LOG_LOSS_CLIP
+from fraudstream.core.windows import BoolArray, FloatArray, IntArray
 
-BoolArray = npt.NDArray[np.bool_]
-
-# Scores of exactly 0 and 1 would make one wrong answer infinitely bad; scikit-learn clips float32 probabilities so too.
-LOG_LOSS_CLIP: Final = float(np.finfo(np.float32).eps)
+# What the fields of quality begin with, in the learner's hash.
+QUALITY: Final = "quality:"
 # Losses and scores are summed in billionths: 2^63 of them are nine billion nats, and whole numbers add up in any order.
 UNIT: Final = 1_000_000_000
 SQUARE_UNIT: Final = 1_000_000  # of squared losses, which are larger and need fewer digits

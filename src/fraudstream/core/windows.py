@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from fraudstream.core.layout import COUNT, FRAUDS, MAXIMUM, SQUARES, SUM, Layout
 
+BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 

@@ -7,9 +7,8 @@ import numpy as np
 
 from fraudstream.core.drift import Null, learn_null, psi
 from fraudstream.core.features import DAY_MS
-from fraudstream.core.windows import FloatArray, IntArray
+from fraudstream.core.windows import BoolArray, FloatArray, IntArray
 from fraudstream.models.artefact import RECENT_TRANSACTIONS, FeatureBaseline, Matrix, RateBaseline, ScoreBaseline
-from fraudstream.models.history_file import BoolArray
 
 # Tenths, the customary bins of a population stability index: each holds enough of any week's transactions.
 FEATURE_QUANTILES: Final = tuple(at / 10 for at in range(1, 10))

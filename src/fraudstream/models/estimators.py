@@ -9,11 +9,10 @@ import numpy as np
 from sklearn.base import is_classifier
 from threadpoolctl import threadpool_limits
 
-from fraudstream.core.windows import FloatArray
+from fraudstream.core.windows import BoolArray, FloatArray
 from fraudstream.errors import SettingsError
 from fraudstream.models.artefact import Matrix
 from fraudstream.models.export import corrected
-from fraudstream.models.history_file import BoolArray
 
 # Chosen by measurement, see docs/decisions/default-model.md.
 DEFAULT_ESTIMATOR: Final = "sklearn.ensemble.HistGradientBoostingClassifier"

@@ -14,13 +14,13 @@ from msgspec import Struct
 
 from fraudstream.codec.times import read_time, write_time
 from fraudstream.core.features import DAY_MS
-from fraudstream.core.windows import IntArray
+from fraudstream.core.windows import BoolArray, IntArray
 from fraudstream.errors import ModelError, SettingsError
 from fraudstream.models import metrics
 from fraudstream.models.artefact import Artefact, ThresholdsPart
 from fraudstream.models.champion import OnnxModel
 from fraudstream.models.history import replay
-from fraudstream.models.history_file import BoolArray, History
+from fraudstream.models.history_file import History
 from fraudstream.models.quality import Figures, OnlineReport, Scored, figures, none_if_nan, slices
 
 if TYPE_CHECKING:  # these load river, which only `online` needs

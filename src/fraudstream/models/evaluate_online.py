@@ -12,12 +12,11 @@ import numpy as np
 
 from fraudstream.codec.times import write_time
 from fraudstream.core.online import decided_with
-from fraudstream.core.windows import FloatArray, IntArray
+from fraudstream.core.windows import BoolArray, FloatArray, IntArray
 from fraudstream.events import Example
 from fraudstream.models import metrics
 from fraudstream.models.history import Replayed
 from fraudstream.models.learner import LearnerSettings, OnlineLearner, Subject
-from fraudstream.models.metrics import BoolArray
 from fraudstream.models.online import one_by_one
 from fraudstream.models.quality import OnlineFigures, OnlineReport, none_if_nan
 

@@ -14,10 +14,10 @@ import pyarrow as pa
 from fraudstream.codec.times import read_time
 from fraudstream.core.features import Columns, FeatureSet
 from fraudstream.core.spec import KEY_LENGTH_MAX, TOPIC_KEY_FIELD
-from fraudstream.core.windows import FloatArray, IntArray, Observed, States
+from fraudstream.core.windows import BoolArray, FloatArray, IntArray, Observed, States
 from fraudstream.errors import SettingsError
 from fraudstream.models.artefact import Matrix
-from fraudstream.models.history_file import BoolArray, Chunk, History
+from fraudstream.models.history_file import Chunk, History
 
 OnRows = Callable[[int, int], None]
 """Told how many rows of how many are done."""

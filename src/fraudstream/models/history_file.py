@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
@@ -19,10 +18,8 @@ import pyarrow.parquet as pq
 from fraudstream.codec.amounts import minor_units
 from fraudstream.codec.limits import Limits
 from fraudstream.core.features import FeatureSet
-from fraudstream.core.windows import FloatArray, IntArray
+from fraudstream.core.windows import BoolArray, FloatArray, IntArray
 from fraudstream.errors import SettingsError
-
-BoolArray = npt.NDArray[np.bool_]
 
 # Large enough that numpy's cost per call vanishes, small enough that a card occurs a few times only: keys that repeat in
 # a chunk are taken in rounds.

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from fraudstream.codec.times import write_time
 from fraudstream.core.learning import Guard, GuardLimits, Mixture, log_loss
-from fraudstream.core.online import LOGIT_MAX, Serving
+from fraudstream.core.online import Serving, logit_of
 from fraudstream.core.spec import CHAMPION_LOGIT
 from fraudstream.events import EventState, Example, ModelEvent, ModelEventKind
 from fraudstream.models.online import AnyRiver, OnlineModel, RiverLinear, UnreadableSnapshot
@@ -171,8 +171,7 @@ class OnlineLearner:
                 f"the learner's snapshot is for model {state.model_name} {state.model_version} (format {state.format}, "
                 f"{state.classifier or 'linear'}), not for {subject.name} {subject.version}"
             )
-        if isinstance(self.model, RiverLinear | AnyRiver):
-            self.model.load(model)
+        self.model.load(model)
         self.mixture, self.guard = state.mixture, state.guard
         self.counts, self.losses, self.events = Counter(state.counts), state.losses, state.events
 
@@ -242,10 +241,3 @@ def inputs_of(example: Example, names: tuple[str, ...]) -> dict[str, float] | No
         inputs = {name: value for name, value in inputs.items() if math.isfinite(value)}
     inputs[CHAMPION_LOGIT] = logit_of(example.champion_score)
     return inputs
-
-
-def logit_of(probability: float) -> float:
-    """Log-odds, within LOGIT_MAX of 0."""
-    if not 0.0 < probability < 1.0:
-        return LOGIT_MAX if probability >= 1.0 else -LOGIT_MAX
-    return max(-LOGIT_MAX, min(LOGIT_MAX, math.log(probability / (1.0 - probability))))

@@ -7,16 +7,13 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from fraudstream.core.features import DAY_MS
-from fraudstream.core.quality import LOG_LOSS_CLIP
-from fraudstream.core.windows import FloatArray, IntArray
-
-BoolArray = npt.NDArray[np.bool_]
+from fraudstream.core.learning import LOG_LOSS_CLIP
+from fraudstream.core.quality import ECE_BINS
+from fraudstream.core.windows import BoolArray, FloatArray, IntArray
 
 CARDS_PER_DAY: Final = 100  # the k of CP@100: what a team of analysts can call in a day
-ECE_BINS: Final = 10
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,9 @@ class OnlineModel(Protocol):
     def dump(self) -> bytes:
         """What `load` of the same settings reads back to a model that goes on the same, to the last bit."""
 
+    def load(self, data: bytes) -> None:
+        """Go on from a dump. Raises `UnreadableSnapshot`."""
+
     def arrays(self, names: Sequence[str]) -> Linear | None:
         """The model as arrays for scorers; None if it has no such form (then they load the dump)."""
 

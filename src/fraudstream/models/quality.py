@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from msgspec import Struct
 
-from fraudstream.core.windows import FloatArray, IntArray
+from fraudstream.core.windows import BoolArray, FloatArray, IntArray
 from fraudstream.models import metrics
-from fraudstream.models.history_file import BoolArray
 
 Figures = dict[str, float | None]
 HOUR_MS = 3_600_000

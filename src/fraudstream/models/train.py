@@ -21,7 +21,7 @@ import numpy as np
 
 from fraudstream.codec.times import write_time
 from fraudstream.core.features import DAY_MS, FeatureSet
-from fraudstream.core.windows import FloatArray, IntArray
+from fraudstream.core.windows import BoolArray, FloatArray, IntArray
 from fraudstream.errors import SettingsError
 from fraudstream.models import artefact as parts
 from fraudstream.models import card, metrics
@@ -30,7 +30,7 @@ from fraudstream.models.champion import OnnxScorer
 from fraudstream.models.estimators import DEFAULT_ESTIMATOR, DEFAULT_PARAMS, LEGIT_SHARE, Fitted, fit, make_estimator
 from fraudstream.models.export import check_parity, to_onnx
 from fraudstream.models.history import check_label_delay, replay
-from fraudstream.models.history_file import BoolArray, History
+from fraudstream.models.history_file import History
 from fraudstream.models.quality import Scored, figures, slices
 from fraudstream.models.registry import DEFAULT_NAME, Registry
 from fraudstream.models.thresholds import block_threshold, review_threshold

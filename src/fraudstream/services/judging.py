@@ -4,17 +4,14 @@ import logging
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Final
 
 import numpy as np
 
-from fraudstream.core.quality import Judged, Quality
+from fraudstream.codec.amounts import minor_units
+from fraudstream.core.quality import QUALITY, Judged, Quality
 from fraudstream.events import Example
 
 log = logging.getLogger("fraudstream.learner")
-
-# What the fields of quality begin with, in the learner's hash.
-QUALITY: Final = "quality:"
 
 
 class Judge:
@@ -47,7 +44,7 @@ class Judge:
                     version,
                     times_ms=np.array([example.event_time_ms for example in some], np.int64),
                     frauds=np.array([example.is_fraud for example in some], np.bool_),
-                    amounts_minor=np.array([round(100 * example.amount) for example in some], np.int64),
+                    amounts_minor=np.array([minor_units(example.amount) for example in some], np.int64),
                     review=limits[:, 0],
                     block=limits[:, 1],
                     scores={
