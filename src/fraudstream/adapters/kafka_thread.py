@@ -41,6 +41,18 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             self.log.info("No offset was committed: %r", error)
             return {}
 
+    async def commit(self, offsets: Mapping[TP, int]) -> bool:
+        # After a crash the thread ends by itself, and what it is asked then has no answer: the worker's end would wait
+        # for this commit for ever. The records are delivered again.
+        asked = asyncio.ensure_future(super().commit(offsets))
+        ended = asyncio.ensure_future(self._shutdown.wait())
+        try:
+            await asyncio.wait((asked, ended), return_when=asyncio.FIRST_COMPLETED)
+            return asked.done() and asked.result()
+        finally:
+            ended.cancel()
+            asked.cancel()
+
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         # Faust ends the worker on every error here but one, a timeout or a partition that has just left included.
         assigned = self.assignment()
