@@ -84,6 +84,7 @@ class Slate:
     state: bytes | None = None
     holder: str = ""
     away: bool = False  # does not answer a save
+    lost: bool = False  # the lease, between a look's beginning and its save
     judged: dict[str, bytes] = field(default_factory=dict)
 
     def hold(self, owner: str, ttl_ms: int) -> bool:
@@ -96,8 +97,10 @@ class Slate:
     def save(self, owner: str, state: bytes) -> bool:
         if self.away:
             raise StateUnavailable("planted")
-        self.state = state if self.holder == owner else self.state
-        return self.holder == owner
+        if self.lost:
+            return False
+        self.state = state
+        return True
 
     def quality(self) -> dict[str, bytes]:
         return self.judged
@@ -435,9 +438,11 @@ def test_what_is_not_saved_is_not_published() -> None:
     ledger.hours(0, 72, scale=1.5)
     with pytest.raises(StateUnavailable):
         watch.look()
+    slate.away, slate.lost = False, True
+    assert watch.look() == []
     assert broker.events() == []
     ledger.hours(72, 73, scale=1.5)
-    slate.away = False
+    slate.lost = False
     assert watch.look()
     ids = [event.event_id for event in broker.events()]
     lasting = read_state(slate.state).alarms.lasting.values()
