@@ -2,6 +2,7 @@
 #
 #   make demo DEMO_ARGS="--seconds 60 --rate 500"
 #   make test TEST_ARGS="tests/unit -x"
+#   make test TEST_JOBS=0 TEST_ARGS="tests/unit/test_engine.py -s"
 #   make chaos MINUTES=30 SEED=7
 #   make bench BENCH=benchmarks/bench_store.py BENCH_ARGS="--batch 512"
 #   make setup PYTHON=/opt/python3.12/bin/python3
@@ -14,6 +15,8 @@ PEERS_VENV ?= .venv-peers
 PYTHON ?=
 DEMO_ARGS ?=
 TEST_ARGS ?=
+# Processes side by side, each with a Kafka and a Redis of its own: see tests/conftest.py. 0: all in one, as for -s.
+TEST_JOBS ?= auto
 # bench_path.py wants a registry: make bench BENCH=benchmarks/bench_path.py BENCH_ARGS="--registry registry"
 BENCH ?= $(filter-out benchmarks/bench_path.py,$(sort $(wildcard benchmarks/bench_*.py)))
 BENCH_ARGS ?=
@@ -47,7 +50,7 @@ demo: $(VENV)/.installed-embedded ## Run the whole system on this machine, no Do
 
 test: $(VENV)/.installed-dev ## Run all tests; TEST_ARGS passes options to pytest
 	@echo "make test: every level, with a real Kafka and Redis started here where there is none; a skip says why"
-	@$(BIN)/python -m pytest $(TEST_ARGS)
+	@$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder $(TEST_ARGS)
 
 lint: $(VENV)/.installed-dev ## Run the static checks: ruff, mypy, import layers
 	@echo "make lint: ruff check, ruff format --check, mypy --strict, import layers"

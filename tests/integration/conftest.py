@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from tests.support.jobs import made_once
 from tests.support.outages import CreateTopics, Made
 from tests.support.system import System, run_ok, system
 
@@ -13,24 +14,27 @@ from fraudstream.embedded import RedisServer, start_redis
 
 
 @pytest.fixture(scope="session")
-def history(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def history(common_directory: Path) -> Path:
     """About 100,000 labelled transactions of 45 days, as Parquet."""
-    file = tmp_path_factory.mktemp("history") / "history.parquet"
-    run_ok(
-        "fraudstream-simulate", "--to", str(file), "--days", "45", "--cards", "1200", "--terminals", "2000", "--quiet"
-    )
-    return file
+
+    def make(file: Path) -> None:
+        options = ("--days", "45", "--cards", "1200", "--terminals", "2000", "--quiet")
+        run_ok("fraudstream-simulate", "--to", str(file), *options)
+
+    return made_once(common_directory / "history.parquet", make)
 
 
 @pytest.fixture(scope="session")
-def registry(history: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def registry(history: Path, common_directory: Path) -> Path:
     """A registry with one model trained on the history."""
-    directory = tmp_path_factory.mktemp("registry")
-    run_ok(
-        "fraudstream", "train", "--transactions", str(history), "--from", "2025-01-08", "--until", "2025-02-10",
-        "--label-delay", "7d", "--registry", str(directory),
-    )  # fmt: skip
-    return directory
+
+    def make(directory: Path) -> None:
+        run_ok(
+            "fraudstream", "train", "--transactions", str(history), "--from", "2025-01-08", "--until", "2025-02-10",
+            "--label-delay", "7d", "--registry", str(directory),
+        )  # fmt: skip
+
+    return made_once(common_directory / "registry", make)
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ SIZE = Size(transactions=300_000, flow_s=60.0, away_s=3.0)
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.timeout(420)
 def test_chaos_leaves_no_trace(tmp_path: Path) -> None:
     """300,000 transactions while workers, Redis and Kafka are killed, frozen and restarted: one stored decision each, no
