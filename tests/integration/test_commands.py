@@ -8,11 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 import redis
 from tests.support.kafka import produce
+from tests.support.labelled import HISTORY_ENDS_MS, last_rows, records_of
 from tests.support.servers import Kafka
 from tests.support.system import System, run_command, run_ok, system
 from tests.support.waiting import wait_until
-
-HISTORY_ENDS_MS = 1_739_577_600_000  # 2025-02-15, see the fixture `history`
 
 
 @pytest.fixture
@@ -102,17 +101,11 @@ def test_every_command_fails_with_one_line(words: tuple[str, ...], told: str) ->
 
 def _few(history: Path, directory: Path) -> tuple[Path, list[tuple[bytes, bytes]]]:
     """The last transactions of the history without its frauds, as a file and as records."""
-    table = pq.read_table(history)
-    table = table.slice(table.num_rows - 500)
+    table = last_rows(history, 500)
     table = table.filter([not fraud for fraud in table["is_fraud"].to_pylist()])
     file = directory / "few.parquet"
     pq.write_table(table, file)
-    records = []
-    for row in table.to_pylist():
-        del row["is_fraud"]
-        row["event_time"] = int(row["event_time"].timestamp() * 1000)
-        records.append((row["card_id"].encode(), json.dumps(row).encode()))
-    return file, records
+    return file, records_of(table.to_pylist())
 
 
 def _rows(client: redis.Redis, prefix: str) -> dict[bytes, bytes | None]:

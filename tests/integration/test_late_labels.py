@@ -5,15 +5,14 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 from tests.support.documented_keys import undocumented
 from tests.support.kafka import produce
+from tests.support.labelled import HISTORY_ENDS_MS, last_records
 from tests.support.servers import Kafka
 from tests.support.system import System, read_all, run_ok, system
 from tests.support.waiting import wait_until
 
-HISTORY_ENDS_MS = 1_739_577_600_000  # 2025-02-15, see the fixture `history`
 LATE_MS = HISTORY_ENDS_MS + 100 * 86_400_000
 COUNT = 400
 
@@ -30,7 +29,7 @@ def test_labels_100_days_late_are_joined_with_the_features_of_then(
     running: System, history: Path, tmp_path: Path
 ) -> None:
     """Redis has dropped the decisions: the index has them. Killed, and its index lost, the worker counts nothing twice."""
-    records = _records(history)
+    records = last_records(history, COUNT)
     running.start_worker()
     topic = running.topics.transactions
     produce(running.bootstrap_servers, topic, records, timestamp_ms=HISTORY_ENDS_MS)
@@ -70,16 +69,6 @@ def test_a_second_worker_in_the_same_directory_does_not_start(running: System, t
     second = running.start_worker(**late)
     assert second.process.wait(30) == 2
     assert "give each worker a directory of its own" in second.log()
-
-
-def _records(history: Path) -> list[tuple[bytes, bytes]]:
-    table = pq.read_table(history)
-    records = []
-    for row in table.slice(table.num_rows - COUNT).to_pylist():
-        del row["is_fraud"]
-        row["event_time"] = int(row["event_time"].timestamp() * 1000)
-        records.append((row["card_id"].encode(), json.dumps(row).encode()))
-    return records
 
 
 def _labels(names: list[str], source: str) -> list[tuple[bytes, bytes]]:

@@ -6,14 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 from tests.support.kafka import produce
+from tests.support.labelled import HISTORY_ENDS_MS, last_rows, records_of
 from tests.support.servers import Kafka
 from tests.support.system import System, read_all, read_until, run_command, run_ok, system
 from tests.support.waiting import wait_until
 
-HISTORY_ENDS_MS = 1_739_577_600_000  # 2025-02-15, see the fixture `history`
 LEARNED = 1_500
 PICK_UP_S_MAX = 2.0
 
@@ -29,8 +28,7 @@ def running(kafka: Kafka, redis_url: str, registry: Path, tmp_path: Path) -> Ite
 
 def test_workers_learn_from_labels_and_score_with_what_was_learned(running: System, history: Path) -> None:
     """Labels become examples, examples a model, within 2 s part of each decision; over kill -9 each is learned once."""
-    table = pq.read_table(history)
-    rows = table.slice(table.num_rows - LEARNED - 200).to_pylist()
+    rows = last_rows(history, LEARNED + 200).to_pylist()
     running.start_worker()
     _send(running, rows[:LEARNED])
     running.wait_accounted(LEARNED, 60)
@@ -62,8 +60,7 @@ def test_workers_learn_from_labels_and_score_with_what_was_learned(running: Syst
 
 def test_what_was_learned_can_be_dropped(running: System, history: Path) -> None:
     """`learner reset` begins anew while the worker runs; with --rebuild it comes to the same weights as before."""
-    table = pq.read_table(history)
-    rows = table.slice(table.num_rows - 800).to_pylist()
+    rows = last_rows(history, 800).to_pylist()
     assert run_command("fraudstream", "learner", "show", env=running.env).returncode == 1
     running.start_worker()
     _send(running, rows)
@@ -83,12 +80,7 @@ def test_what_was_learned_can_be_dropped(running: System, history: Path) -> None
 
 
 def _send(running: System, rows: list[dict[str, Any]]) -> None:
-    records = []
-    for row in rows:
-        told = {name: value for name, value in row.items() if name != "is_fraud"}
-        told["event_time"] = int(row["event_time"].timestamp() * 1000)
-        records.append((row["card_id"].encode(), json.dumps(told).encode()))
-    produce(running.bootstrap_servers, running.topics.transactions, records, timestamp_ms=HISTORY_ENDS_MS)
+    produce(running.bootstrap_servers, running.topics.transactions, records_of(rows), timestamp_ms=HISTORY_ENDS_MS)
 
 
 def _label(running: System, rows: list[dict[str, Any]]) -> None:

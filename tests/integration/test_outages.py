@@ -12,7 +12,8 @@ import pytest
 import redis
 from confluent_kafka import OFFSET_END, TopicPartition
 from confluent_kafka.admin import AdminClient
-from tests.support.outages import Made, assert_decided_once, last_records, rows, send, status, troubles
+from tests.support.labelled import last_records
+from tests.support.outages import Made, assert_decided_once, rows, send, status, troubles
 from tests.support.servers import Kafka
 from tests.support.system import System, Worker, read_all
 from tests.support.waiting import wait_until

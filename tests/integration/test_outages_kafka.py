@@ -9,7 +9,8 @@ import pytest
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 from tests.support.cluster import Cluster, kafka_cluster
 from tests.support.kafka import consume, create_topic
-from tests.support.outages import Made, assert_decided_once, committed_records, last_records, send, status, troubles
+from tests.support.labelled import last_records
+from tests.support.outages import Made, assert_decided_once, committed_records, send, status, troubles
 from tests.support.servers import Kafka
 from tests.support.system import System
 from tests.support.waiting import wait_until

@@ -7,7 +7,8 @@ from urllib.parse import urlparse
 
 import pytest
 import redis
-from tests.support.outages import Made, assert_decided_once, last_records, send, status, troubles
+from tests.support.labelled import last_records
+from tests.support.outages import Made, assert_decided_once, send, status, troubles
 from tests.support.proxy import proxy_of
 from tests.support.servers import Kafka
 from tests.support.waiting import wait_until

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import jsonschema
-import pyarrow.parquet as pq
 import pytest
 from tests.support.documented_keys import undocumented
 from tests.support.kafka import consume, produce
+from tests.support.labelled import HISTORY_ENDS_MS, last_records
 from tests.support.servers import Kafka
 from tests.support.system import System, read_all, run_command, run_ok, system
 from tests.support.waiting import wait_until
@@ -26,7 +26,6 @@ from fraudstream.models.registry import Registry
 from fraudstream.services import startup
 from fraudstream.settings import RedisSettings
 
-HISTORY_ENDS_MS = 1_739_577_600_000  # 2025-02-15, see the fixture `history`
 SCHEMAS = Path(__file__).parents[2] / "docs" / "reference" / "schemas"
 
 
@@ -40,7 +39,7 @@ def running(kafka: Kafka, redis_url: str, registry: Path, tmp_path: Path) -> Ite
 
 def test_every_record_is_decided_refused_or_a_duplicate(running: System, history: Path) -> None:
     """Good, bad and repeated records: each is accounted for, alerts fit their schema, dead letters keep their bytes."""
-    good = _records(history, 3_000)
+    good = last_records(history, 3_000)
     bad = [(b"c1", b"not json"), (b"c1", b'{"transaction_id": "x"}'), (b"", good[0][1]), (b"c1", b"\xff\xfe")]
     again = good[100:200]
     running.start_worker()
@@ -64,7 +63,7 @@ def test_every_record_is_decided_refused_or_a_duplicate(running: System, history
 
 def test_a_killed_worker_loses_and_repeats_nothing(running: System, history: Path) -> None:
     """After kill -9 at any moment: one stored decision each, no alert missing, a repeated alert is the same to the byte."""
-    records = _records(history, 20_000)
+    records = last_records(history, 20_000)
     first = running.start_worker(FRAUDSTREAM_BATCH_RECORDS_MAX="256")
     _send(running, records)
     running.wait_accounted(3_000, 60)
@@ -91,7 +90,7 @@ def test_a_killed_worker_loses_and_repeats_nothing(running: System, history: Pat
 
 def test_two_workers_share_the_partitions(running: System, history: Path) -> None:
     """A worker that joins and one that leaves during the flow: every transaction is decided once."""
-    records = _records(history, 20_000)
+    records = last_records(history, 20_000)
     running.start_worker(FRAUDSTREAM_BATCH_RECORDS_MAX="128")
     _send(running, records[:10_000])
     running.wait_accounted(2_000, 60)
@@ -106,7 +105,7 @@ def test_two_workers_share_the_partitions(running: System, history: Path) -> Non
 def test_fuzzed_records_are_all_accounted_for(running: System, history: Path) -> None:
     """100,000 records, most of them with mutated bytes: each ends as decision, dead letter or duplicate."""
     rng = random.Random(20_180_701)
-    good = _records(history, 20_000)
+    good = last_records(history, 20_000)
     records = [_mutated(rng, *rng.choice(good)) if rng.random() < 0.8 else rng.choice(good) for _ in range(100_000)]
     running.start_worker()
     _send(running, records)
@@ -119,7 +118,7 @@ def test_fuzzed_records_are_all_accounted_for(running: System, history: Path) ->
 
 def test_labels_join_their_decisions_once(running: System, history: Path) -> None:
     """A label before its transaction, after it, and twice: counted once in the terminal's frauds, one example each."""
-    records = _records(history, 200)
+    records = last_records(history, 200)
     ids = [json.loads(value)["transaction_id"] for _, value in records]
     labels = [
         (
@@ -195,18 +194,6 @@ def _send(running: System, records: list[tuple[bytes, bytes]]) -> None:
     """Produce transactions as if they happened when the history ends."""
     topic = running.topics.transactions
     produce(running.bootstrap_servers, topic, records, timestamp_ms=HISTORY_ENDS_MS, timeout_s=120)
-
-
-def _records(history: Path, count: int) -> list[tuple[bytes, bytes]]:
-    """The last `count` transactions of the history as records."""
-    table = pq.read_table(history)
-    rows = table.slice(table.num_rows - count).to_pylist()
-    records = []
-    for row in rows:
-        del row["is_fraud"]
-        row["event_time"] = int(row["event_time"].timestamp() * 1000)
-        records.append((row["card_id"].encode(), json.dumps(row).encode()))
-    return records
 
 
 def _mutated(rng: random.Random, key: bytes, value: bytes) -> tuple[bytes, bytes]:

@@ -2,16 +2,12 @@
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from tests.support.kafka import consume, produce
+from tests.support.labelled import HISTORY_ENDS_MS
 from tests.support.system import System
 from tests.support.transport import committed
-
-HISTORY_ENDS_MS = 1_739_577_600_000  # 2025-02-15, see the fixture `history`
 
 Made = Callable[..., System]
 CreateTopics = Callable[[list[str], int], None]
@@ -38,17 +34,6 @@ def troubles(running: System) -> str:
 
 def send(running: System, records: list[tuple[bytes, bytes]]) -> None:
     produce(running.bootstrap_servers, running.topics.transactions, records, timestamp_ms=HISTORY_ENDS_MS)
-
-
-def last_records(history: Path, count: int) -> list[tuple[bytes, bytes]]:
-    """The last `count` transactions of the history as records."""
-    table = pq.read_table(history)
-    records = []
-    for row in table.slice(table.num_rows - count).to_pylist():
-        del row["is_fraud"]
-        row["event_time"] = int(row["event_time"].timestamp() * 1000)
-        records.append((row["card_id"].encode(), json.dumps(row).encode()))
-    return records
 
 
 def assert_decided_once(running: System, records: list[tuple[bytes, bytes]]) -> None:

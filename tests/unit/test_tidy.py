@@ -42,6 +42,7 @@ USED_FROM_OUTSIDE: Mapping[str, str] = {
 def python_files(*folders: str) -> dict[str, ast.Module]:
     """Parse every Python file under these folders of the repository; keys are paths from its root."""
     paths = sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+    assert paths, f"no Python in {folders}: what is checked has moved"
     return {str(path.relative_to(ROOT)): ast.parse(path.read_text(encoding="utf-8"), str(path)) for path in paths}
 
 
