@@ -72,7 +72,8 @@ def soak(millions: float, file: Path | None) -> list[dict[str, Any]]:
 def table(rows: list[dict[str, Any]]) -> str:
     """Some lines of the run, and how the scorer's memory grew over its second half."""
     step = max(1, len(rows) // 8)
-    shown = [*rows[:1], *rows[step - 1 :: step]]
+    shown = rows[step - 1 :: step]
+    shown = shown if step == 1 else [rows[0], *shown]
     names = ("transactions", "scorer_us", "redis_us", "rss_mb", "redis_rss_mb")
     head = ["transactions", "scorer, CPU µs each", "Redis, CPU µs each", "scorer's process, MB", "Redis, MB"]
     samples = [(float(row["transactions"]), int(row["rss_mb"] * 1e6)) for row in rows]
