@@ -5,6 +5,7 @@ a check which can no longer fail is seen, and then on the repository, where it m
 """
 
 import ast
+import functools
 import importlib
 import re
 import shutil
@@ -39,7 +40,8 @@ USED_FROM_OUTSIDE: Mapping[str, str] = {
 # --- what is looked at -------------------------------------------------------------------------------------------------
 
 
-def python_files(*folders: str) -> dict[str, ast.Module]:
+@functools.cache
+def python_files(*folders: str) -> Mapping[str, ast.Module]:
     """Parse every Python file under these folders of the repository; keys are paths from its root."""
     paths = sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
     assert paths, f"no Python in {folders}: what is checked has moved"

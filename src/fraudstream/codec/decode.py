@@ -20,7 +20,7 @@ from fraudstream.codec.amounts import minor_units
 from fraudstream.codec.limits import Limits
 from fraudstream.codec.parse import NOT_A_NUMBER, all_finite, read_object, to_double, type_name
 from fraudstream.codec.times import TIME_MS_MAX, read_time, to_ms
-from fraudstream.codec.wire import LabelWire, TransactionWire
+from fraudstream.codec.wire import UNREAD, LabelWire, TransactionWire
 from fraudstream.events import Label, Reason, Record, Rejected, Transaction
 
 _TRANSACTION_IDS: Final = ("transaction_id", "card_id", "terminal_id")
@@ -35,7 +35,6 @@ _CURRENCY: Final = re.compile("[A-Z]{3}")
 
 _read_wire: Final = msgspec.json.Decoder(TransactionWire).decode
 _read_any: Final = msgspec.json.Decoder().decode
-_UNREAD: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 # Strings in a transaction whose event_time is a number: five keys, three ids.
 _STRINGS_MIN: Final = 8
@@ -69,7 +68,7 @@ def _decode_fast(record: Record, limits: Limits) -> Transaction | None:
         return None
     try:
         wire = _read_wire(value)
-    except _UNREAD:
+    except UNREAD:
         return None
     strings = _STRINGS_MIN
     event_time = wire.event_time
@@ -138,7 +137,7 @@ def _extra_fast(value: bytes, delimiters: int, limits: Limits) -> dict[str, Any]
         for name in _TRANSACTION_FIELDS:
             extra.pop(name, None)
         strings = _count_strings(extra)
-    except (*_UNREAD, OverflowError):
+    except (*UNREAD, OverflowError):
         return None
     return extra if delimiters == 2 * strings else None
 

@@ -12,14 +12,13 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from fraudstream.codec.times import read_time, write_time
-from fraudstream.codec.wire import AlertWire, DecisionWire, ModelWire, SourceWire
+from fraudstream.codec.wire import UNREAD, AlertWire, DecisionWire, ModelWire, SourceWire
 from fraudstream.errors import FraudstreamError
 from fraudstream.events import Decision
 
 _encode: Final = msgspec.json.Encoder().encode
 _read_decision: Final = msgspec.json.Decoder(DecisionWire).decode
 _write_decided_at: Final = lru_cache(maxsize=64)(write_time)  # one time for all decisions of a micro-batch
-_UNREAD: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class UnreadableDecision(FraudstreamError):  # noqa: N818 - names the thing that is wrong, as the other errors do
@@ -96,7 +95,7 @@ def decode_decision(value: bytes) -> Decision:
     """
     try:
         wire = _read_decision(value)
-    except _UNREAD as error:
+    except UNREAD as error:
         raise UnreadableDecision(f"not a decision: {error}") from error
     event_time_ms, decided_at_ms = read_time(wire.event_time), read_time(wire.decided_at)
     if event_time_ms is None or decided_at_ms is None:

@@ -6,14 +6,13 @@ import msgspec
 from msgspec import UNSET
 
 from fraudstream.codec.times import read_time, write_time
-from fraudstream.codec.wire import ExampleWire, ModelEventWire, ModelWire
+from fraudstream.codec.wire import UNREAD, ExampleWire, ModelEventWire, ModelWire
 from fraudstream.errors import FraudstreamError
 from fraudstream.events import Example, ModelEvent
 
 _encode: Final = msgspec.json.Encoder().encode
 _read_example: Final = msgspec.json.Decoder(ExampleWire).decode
 _read_model_event: Final = msgspec.json.Decoder(ModelEventWire).decode
-_UNREAD: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class UnreadableExample(FraudstreamError):  # noqa: N818 - names the thing that is wrong, as the other errors do
@@ -58,7 +57,7 @@ def decode_example(value: bytes) -> Example:
     """
     try:
         wire = _read_example(value)
-    except _UNREAD as error:
+    except UNREAD as error:
         raise UnreadableExample(f"not an example: {error}") from error
     event_time_ms, label_time_ms = read_time(wire.event_time), read_time(wire.label_time)
     if event_time_ms is None or label_time_ms is None:
@@ -106,7 +105,7 @@ def decode_model_event(value: bytes) -> ModelEvent:
     """The event that a record of `model-events` carries. Raises `UnreadableModelEvent` when it carries none."""
     try:
         wire = _read_model_event(value)
-    except _UNREAD as error:
+    except UNREAD as error:
         raise UnreadableModelEvent(f"not a model event: {error}") from error
     time_ms = read_time(wire.time)
     if time_ms is None:

@@ -19,6 +19,7 @@ from msgspec import Struct
 
 from fraudstream.codec.amounts import minor_units
 from fraudstream.codec.encode import UnreadableDecision
+from fraudstream.codec.wire import UNREAD
 from fraudstream.events import Action, Contribution, Decision
 
 FORMAT_VERSION: Final = 2
@@ -86,7 +87,7 @@ class _Packed(Struct, frozen=True, gc=False, array_like=True):
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _read: Final = msgspec.msgpack.Decoder(_Packed).decode
-_UNREAD: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, struct.error)
+_UNREAD: Final = (*UNREAD, struct.error)
 
 
 def pack_decision(decision: Decision, model_ref: int) -> bytes:

@@ -4,13 +4,17 @@ What a schema says beyond the type (patterns, lengths) is not enforced while dec
 `fraudstream.codec.decode` answers a fault with its reason code instead of a schema's message.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
+import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from fraudstream.codec.limits import Limits
 from fraudstream.codec.times import Moment
 from fraudstream.events import Contribution, EventState, LabelSource, ModelEventKind
+
+# What a msgspec decoder raises over bytes that are none of ours: of another shape, no UTF-8, nested too deep for its stack.
+UNREAD: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 _LIMITS = Limits()
 _ID_SCHEMA: dict[str, Any] = {
