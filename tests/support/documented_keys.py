@@ -31,8 +31,8 @@ def documented() -> dict[str, str]:
 
 
 def matches(key: str, kind: str) -> bool:
-    """Whether the table has the key (without its prefix) with this type."""
-    return any(kind == told and re.fullmatch(pattern, key) for pattern, told in documented().items())
+    """Whether the table has the key (without its prefix) with this type; `none` stands for any, as of a key that is gone."""
+    return any(kind in {told, "none"} and re.fullmatch(pattern, key) for pattern, told in documented().items())
 
 
 def undocumented(client: "redis.Redis", prefix: str) -> list[str]:
@@ -41,7 +41,7 @@ def undocumented(client: "redis.Redis", prefix: str) -> list[str]:
     for key in client.scan_iter(f"{prefix}:*", count=1_000):
         name = key.decode()
         short = name.removeprefix(f"{prefix}:{{0}}:")
-        kind = client.type(key).decode()
+        kind = client.type(key).decode()  # none if a worker has emptied it since it was listed
         if not matches(short, kind):
             findings.append(f"{name} ({kind})")
     return sorted(findings)

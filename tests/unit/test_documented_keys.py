@@ -20,6 +20,8 @@ def test_the_table_is_read_whole() -> None:
         ("row:terminal:5f5f:shop:7", "string", True),
         ("labels:parked", "hash", True),
         ("labels:parked:other", "zset", False),
+        ("decisions:3320:17", "none", True),
+        ("labels:parked:other", "none", False),
         ("somebody", "hash", False),
     ],
 )
