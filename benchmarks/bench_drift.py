@@ -64,7 +64,7 @@ class CountedStore:
 
     def count(self, monitor: Monitor, seen: Seen) -> None:
         names = monitor.names(0, seen.offsets.tolist(), seen.times_ms.tolist())
-        self.rows_held.update(monitor.count(0, {name: self.rows_held.get(name) for name in names}, seen))
+        self.rows_held.update(monitor.count({name: self.rows_held.get(name) for name in names}, seen))
         self.decided += len(seen.offsets)
 
 
@@ -162,7 +162,16 @@ def watch(
             store.count(
                 model.monitor,
                 Seen(
-                    offsets, times_ms[rows], minor[rows], matrix[rows], scores[rows], scores[rows], alerts, blocks, {}
+                    np.zeros(n, np.int64),
+                    offsets,
+                    times_ms[rows],
+                    minor[rows],
+                    matrix[rows],
+                    scores[rows],
+                    scores[rows],
+                    alerts,
+                    blocks,
+                    {},
                 ),
             )
         while judged_day + LABEL_DAYS < hour // 24:

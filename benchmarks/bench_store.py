@@ -25,7 +25,7 @@ from fraudstream.adapters.redis_store import RedisStore
 from fraudstream.core.census import Monitor
 from fraudstream.core.engine import Arrival, ask, decide
 from fraudstream.core.features import FeatureSet
-from fraudstream.core.ports import CommitStatus, Scores
+from fraudstream.core.ports import Advance, CommitStatus, Scores
 from fraudstream.embedded import start_redis
 from fraudstream.events import Contribution, Transaction
 
@@ -100,17 +100,17 @@ def run(store: RedisStore, client: "redis.Redis", arrivals: list[Arrival], batch
         for start in range(block, min(block + BLOCK_BATCHES * batch, count), batch):
             part = arrivals[start : start + batch]
             marks = [time.process_time()]
-            question = ask(features, part, monitor=model.monitor, new_above=lease.watermark)
+            question = ask(features, part, monitor=model.monitor, new_above={lease.partition: lease.watermark})
             marks.append(time.process_time())
             gathered = store.gather(question.keys, question.sightings)
             marks.append(time.process_time())
-            last, now_ms = part[-1].offset, part[-1].transaction.event_time_ms + 50
-            outcome = decide(features, model, question, gathered, lease=lease, watermark=last, now_ms=now_ms, counts={})
+            advances, now_ms = [Advance(lease, part[-1].offset)], part[-1].transaction.event_time_ms + 50
+            outcome = decide(features, model, question, gathered, advances=advances, now_ms=now_ms, counts={})
             marks.append(time.process_time())
             status = store.commit(outcome.commit)
             marks.append(time.process_time())
             assert status is CommitStatus.APPLIED, status
-            lease = type(lease)(lease.partition, lease.fence, last)
+            lease = type(lease)(lease.partition, lease.fence, advances[0].watermark)
             for name, before, after in zip(("ask", "gather", "decide", "commit"), marks, marks[1:], strict=False):
                 block_spent[name] += round(1e9 * (after - before))
         size = min(block + BLOCK_BATCHES * batch, count) - block

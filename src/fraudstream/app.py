@@ -7,6 +7,7 @@ acknowledge last. Nothing may escape an agent: Faust acknowledges the event of a
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +20,7 @@ from fraudstream.outage import Outage
 from fraudstream.roles import (
     Role,
     Runner,
+    by_partition,
     end,
     or_end,
     records_expired,
@@ -26,12 +28,11 @@ from fraudstream.roles import (
     resume,
     start_offset,
     still_current,
-    tp_of,
 )
 from fraudstream.services.degraded import Guesser
 from fraudstream.services.health import Health
 from fraudstream.services.labelling import Labeller
-from fraudstream.services.scoring import Ending, Scorer
+from fraudstream.services.scoring import Ending, Processed, Scorer
 from fraudstream.settings import KafkaSettings, Settings
 
 if TYPE_CHECKING:  # it loads river, which only a worker that learns needs
@@ -53,51 +54,68 @@ STALLED_S_MIN: Final = 10.0
 
 def score_role(settings: Settings, scorer: Scorer, health: Health, guesser: Guesser | None = None) -> Role:
     """The app that decides transactions; with a `guesser` provisionally while the store is away."""
-    outage = Outage(settings, scorer, health, guesser)
+    scoring = _Scoring(settings, scorer, health, Outage(settings, scorer, health, guesser))
+    return _role("score", settings, health, scoring.start, scoring.batch, left=scoring.left)
 
-    async def start(role: Role, committed: Mapping[TP, int | None]) -> dict[TP, int]:
+
+@dataclass
+class _Scoring:
+    """What the score role does with an assignment and with a batch."""
+
+    settings: Settings
+    scorer: Scorer
+    health: Health
+    outage: Outage
+
+    async def start(self, role: Role, committed: Mapping[TP, int | None]) -> dict[TP, int]:
         starts: dict[TP, int] = {}
         for tp, offset in committed.items():
-            lease = await outage.call(role, lambda: True, lambda partition=tp.partition: scorer.take(partition))  # type: ignore[misc] # mypy cannot infer a lambda with a default
+            lease = await self.outage.call(role, lambda: True, partial(self.scorer.take, tp.partition))
             if lease is None:
-                outage.ahead.assigned(tp.partition, offset)
+                self.outage.ahead.assigned(tp.partition, offset)
                 continue
-            where = start_offset(tp, offset, lease.watermark, settings.on_state_lost)
+            where = start_offset(tp, offset, lease.watermark, self.settings.on_state_lost)
             if where is not None:
                 starts[tp] = where
-        health.partitions["score"] = sorted(tp.partition for tp in committed)
-        log.info("scoring partitions %s", health.partitions["score"])
+        self.health.partitions["score"] = sorted(tp.partition for tp in committed)
+        log.info("scoring partitions %s", self.health.partitions["score"])
         return starts
 
-    async def batch(role: Role, event: EventT[Any]) -> bool:
-        records = records_of(event)
-        partition = records[0].partition
-        current = still_current(role, event)
-        done = await outage.call(role, current, lambda: scorer.process(partition, records))
-        if done is None:
-            return await outage.go_ahead(role, event)
-        if done.ending is Ending.REWOUND and done.resume_at is not None:
-            log.error("Redis is not where partition %d left it: it lost data, or an answer of it", partition)
-            await resume(role, tp_of(records), records[0].offset, done.resume_at, settings.on_state_lost)
-            return False
-        if done.ending is Ending.FENCED:
-            log.warning("partition %d was taken by another worker: its batch is dropped here", partition)
+    async def batch(self, role: Role, event: EventT[Any]) -> bool:
+        batches = by_partition(records_of(event))
+        work = partial(self.scorer.process_all, {tp.partition: records for tp, records in batches.items()})
+        ended = await self.outage.call(role, still_current(role, event), work)
+        if ended is None:
+            return await self.outage.go_ahead(role, event)
+        for done in ended:
+            for name in ("decided", "alerts", "duplicates", "repeated", "rejected"):
+                self.health.totals[name] += getattr(done, name)
+        undone = {done.partitions[0]: done for done in ended if done.ending is not Ending.DONE}
+        if fenced := [partition for partition, done in undone.items() if done.ending is Ending.FENCED]:
+            log.warning("partitions %s were taken by another worker: their batch is dropped here", fenced)
             await asyncio.sleep(FENCED_RETRY_S)
-            resume_at = await outage.call(role, current, lambda: scorer.retake(partition, records[0].offset))
+        for tp in [tp for tp in batches if tp.partition in undone]:
+            first = batches[tp][0].offset
+            resume_at = await self._resume_at(role, event, undone[tp.partition], first)
             if resume_at is None:
-                return await outage.go_ahead(role, event)
+                return await self.outage.go_ahead(role, event)
+            await resume(role, tp, first, resume_at, self.settings.on_state_lost)
+        return not undone
+
+    async def _resume_at(self, role: Role, event: EventT[Any], done: Processed, first: int) -> int | None:
+        (partition,) = done.partitions
+        if done.ending is Ending.REWOUND:
+            log.error("Redis is not where partition %d left it: it lost data, or an answer of it", partition)
+            return done.resume_at
+        retake = partial(self.scorer.retake, partition, first)
+        resume_at = await self.outage.call(role, still_current(role, event), retake)
+        if resume_at is not None:
             log.warning("partition %d is this worker's still: its lease is taken again", partition)
-            await resume(role, tp_of(records), records[0].offset, resume_at, settings.on_state_lost)
-            return False
-        for name in ("decided", "alerts", "duplicates", "repeated", "rejected"):
-            health.totals[name] += getattr(done, name)
-        return True
+        return resume_at
 
-    def left(partition: int) -> None:
-        scorer.release(partition)
-        outage.ahead.revoked(partition)
-
-    return _role("score", settings, health, start, batch, left=left)
+    def left(self, partition: int) -> None:
+        self.scorer.release(partition)
+        self.outage.ahead.revoked(partition)
 
 
 def label_role(settings: Settings, labeller: Labeller, health: Health) -> Role:
@@ -117,17 +135,18 @@ def label_role(settings: Settings, labeller: Labeller, health: Health) -> Role:
         return starts
 
     async def batch(role: Role, event: EventT[Any]) -> bool:
-        records = records_of(event)
-        done = await runner.call("label", still_current(role, event), lambda: labeller.process(records))
-        if done is None:
-            return False
-        if done.resume_at is not None:
-            log.error("Redis is not where labels[%d] left it: it lost data", records[0].partition)
-            await resume(role, tp_of(records), records[0].offset, done.resume_at, settings.on_state_lost)
-            # What this worker had settled is no longer what the store has: without this it would find the same again.
-            await runner.call("label", still_current(role, event), partial(labeller.take, records[0].partition))
-            return False
-        health.totals.update({f"labels_{name}": n for name, n in done.tally.items()})
+        current = still_current(role, event)
+        for tp, records in by_partition(records_of(event)).items():
+            done = await runner.call("label", current, partial(labeller.process, records))
+            if done is None:
+                return False
+            if done.resume_at is not None:
+                log.error("Redis is not where labels[%d] left it: it lost data", tp.partition)
+                await resume(role, tp, records[0].offset, done.resume_at, settings.on_state_lost)
+                # What this worker had settled is no longer what the store has: it would find the same again.
+                await runner.call("label", current, partial(labeller.take, tp.partition))
+                return False
+            health.totals.update({f"labels_{name}": n for name, n in done.tally.items()})
         return True
 
     role = _role("label", settings, health, start, batch)
@@ -172,7 +191,8 @@ def learn_role(settings: Settings, learner: "Callable[[], Learner]", health: Hea
         if done.ending is not Ending.DONE:
             if resume_at is not None:
                 log.warning("examples are read again from offset %d", resume_at)
-                await role.app.consumer.seek(tp_of(records), resume_at)
+                (tp,) = by_partition(records)  # the topic has one partition
+                await role.app.consumer.seek(tp, resume_at)
             return False
         health.totals.update({f"examples_{name}": n for name, n in done.tally.items()})
         return True

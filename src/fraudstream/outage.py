@@ -3,13 +3,14 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from faust.types import TP, EventT
 
 from fraudstream.core.ports import Lease
 from fraudstream.errors import StateUnavailable
-from fraudstream.roles import RETRY_S_FIRST, Role, Runner, end, records_of, start_offset, still_current
+from fraudstream.roles import RETRY_S_FIRST, Role, Runner, by_partition, end, records_of, start_offset, still_current
 from fraudstream.services.degraded import Ahead, Guesser
 from fraudstream.services.health import Health
 from fraudstream.services.scoring import Scorer
@@ -52,23 +53,25 @@ class Outage:
 
     async def go_ahead(self, role: Role, event: EventT[Any]) -> bool:
         """Answer a batch provisionally and let go of it; False, as it is not done."""
-        records, current = records_of(event), still_current(role, event)
-        partition, first, behind = records[0].partition, records[0].offset, records[-1].offset + 1
+        batches, current = by_partition(records_of(event)), still_current(role, event)
         if self.ahead.active:  # before anything is awaited: what is not listed here is not read again
-            self.ahead.put(partition, first, first)
+            for tp, records in batches.items():
+                self.ahead.put(tp.partition, records[0].offset, records[0].offset)
         while self.ahead.active and not self.ahead.room and current():  # noqa: ASYNC110 - three reasons to go on, none an event
             await asyncio.sleep(RETRY_S_FIRST)
         if self._guesser is None or not self.ahead.active or not current():
             return False
-        answer, decided = self._guesser.answer, self._scorer.watermark(partition)
-        since = max(self.ahead.unanswered(partition, first), decided + 1)
-        if some := [record for record in records if record.offset >= since]:
-            guesses = await self._guessing.call("score-degraded", current, lambda: answer(partition, some))
-            if guesses is None or not self.ahead.active:
-                return False
-            self._health.totals["provisional"] += len(guesses)
-            self._health.totals["provisional_alerts"] += sum(guess.action != "allow" for guess in guesses)
-        self.ahead.put(partition, first, behind)
+        for tp, records in batches.items():
+            partition, first = tp.partition, records[0].offset
+            since = max(self.ahead.unanswered(partition, first), self._scorer.watermark(partition) + 1)
+            if some := [record for record in records if record.offset >= since]:
+                work = partial(self._guesser.answer, partition, some)
+                guesses = await self._guessing.call("score-degraded", current, work)
+                if guesses is None or not self.ahead.active:
+                    return False
+                self._health.totals["provisional"] += len(guesses)
+                self._health.totals["provisional_alerts"] += sum(guess.action != "allow" for guess in guesses)
+            self.ahead.put(partition, first, records[-1].offset + 1)
         self._tell()
         role.transport.release(event, aside=True)
         return False

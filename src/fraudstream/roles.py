@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar, cast
@@ -142,9 +142,12 @@ def records_of(event: EventT[Any]) -> list[Any]:
     return cast(list[Any], event.value)
 
 
-def tp_of(records: list[Any]) -> TP:
-    """The partition that a micro-batch is of."""
-    return TP(records[0].topic, records[0].partition)
+def by_partition(records: Iterable[Any]) -> dict[TP, list[Any]]:
+    """The records of a micro-batch, those of each partition in their order."""
+    found: dict[TP, list[Any]] = {}
+    for record in records:
+        found.setdefault(TP(record.topic, record.partition), []).append(record)
+    return found
 
 
 def still_current(role: Role, event: EventT[Any]) -> Callable[[], bool]:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from fraudstream.core.census import CENSUS, Counts
-from fraudstream.core.ports import CommitStatus, StateStore
+from fraudstream.core.ports import Advance, CommitStatus, StateStore
 from tests.support.desk import HOUR_MS, NOON_MS, Desk, transaction
 
 
@@ -39,9 +39,8 @@ def test_a_refused_commit_counts_nothing(store: StateStore) -> None:
     outcome = taken.prepare(transaction("a")).commit
     assert [store.commit(outcome), store.commit(outcome)] == [CommitStatus.APPLIED] * 2
     assert counts(taken, 0).transactions == 1
-    assert store.commit(replace(old, lease=replace(old.lease, partition=1, fence=store.take_lease(1).fence))) is (
-        CommitStatus.CONFLICT
-    )
+    elsewhere = replace(old, advances=[Advance(store.take_lease(1), old.advances[0].watermark)])
+    assert store.commit(elsewhere) is CommitStatus.CONFLICT
     assert counts(taken, 0).transactions == 1
 
 

@@ -13,7 +13,7 @@ from fraudstream.adapters.redis_keys import CENSUS_TTL_MS, Keys, StoreSettings, 
 from fraudstream.adapters.redis_store import RedisStore
 from fraudstream.codec import ModelIdentity
 from fraudstream.core.features import FeatureSet
-from fraudstream.core.ports import Commit, CommitStatus, LabelStatus, LabelStep, Lease
+from fraudstream.core.ports import Advance, Commit, CommitStatus, LabelStatus, LabelStep, Lease
 from fraudstream.embedded import start_redis
 from fraudstream.errors import SettingsError, StateUnavailable
 from fraudstream.events import Contribution, Decision
@@ -205,7 +205,7 @@ def test_a_decision_takes_at_most_250_bytes(redis_url: str, redis_client: redis.
     lease = store.take_lease(0)
     for start in range(0, count, 500):
         decisions = [decision(n, 40, alert=n % 100 == 0) for n in range(start, start + 500)]
-        commit = Commit(lease, start + 499, decisions, [], [], [], 0)
+        commit = Commit([Advance(lease, start + 499)], decisions, [], [], [], 0)
         assert store.commit(commit) is CommitStatus.APPLIED
         lease = Lease(0, lease.fence, start + 499)
     slots = [key for key in redis_client.scan_iter("*:decisions:*", count=1000) if redis_client.type(key) == b"hash"]

@@ -29,18 +29,31 @@ def commit(right: str, wrong: str, found_by: Callable[[StateStore], None]) -> Fa
 
 FAULTS = {
     "fence not checked": commit(
-        "if held > tonumber(fence) then return {'fenced'} end",
+        "if held > tonumber(fence) then return 'fenced' end",
         "",
         contract.test_a_worker_that_lost_its_partition_changes_nothing,
     ),
     "watermark not checked": commit(
-        "if applied ~= seen then return {'rewound'} end",
-        "",
+        "return applied == seen and 'open' or 'rewound'",
+        "return 'open'",
         functools.partial(contract.test_a_store_whose_watermark_is_another_refuses, seen=5),
     ),
-    "watermark not kept": commit("call('SET', KEYS[2], new)", "", contract.test_fences_grow_and_watermarks_stay),
+    "other partitions not checked": commit(
+        "if all and all ~= own then return {'conflict'} end",
+        "own = all or own",
+        functools.partial(
+            contract.test_a_batch_of_several_partitions_leaves_nothing_where_one_is_not_as_expected,
+            stale=1,
+            how="fenced",
+        ),
+    ),
+    "watermark not kept": commit(
+        "call('SET', KEYS[9 + 2 * p], ARGV[partitions_at + 3 * p + 2])",
+        "",
+        contract.test_fences_grow_and_watermarks_stay,
+    ),
     "a commit applied twice": commit(
-        "if applied == new then return {'applied'} end",
+        "if applied == new then return 'applied' end",
         "seen = applied",
         contract.test_a_commit_whose_answer_was_lost_is_applied_once,
     ),
@@ -72,7 +85,7 @@ FAULTS = {
         contract.test_two_workers_add_to_one_terminal,
     ),
     "an early label missed": commit(
-        "if not known[id] and call('HEXISTS', KEYS[4], id) == 1 then return {'conflict'} end",
+        "if not known[id] and call('HEXISTS', KEYS[2], id) == 1 then return {'conflict'} end",
         "",
         contract.test_a_label_parked_while_its_transaction_was_being_decided_is_not_missed,
     ),

@@ -7,7 +7,7 @@ import pytest
 
 from fraudstream.adapters.redis_keys import RETRY_HORIZON_MS, StoreSettings
 from fraudstream.core.engine import Arrival, ask, decide
-from fraudstream.core.ports import NO_OFFSET, CommitStatus, LabelStatus, Sighting, StateStore
+from fraudstream.core.ports import NO_OFFSET, Advance, CommitStatus, LabelStatus, Sighting, StateStore
 from fraudstream.core.windows import States, observe
 from tests.contract.conftest import Forget, StoreFactory
 from tests.support.desk import (
@@ -121,11 +121,64 @@ def test_a_store_whose_watermark_is_another_refuses(store: StateStore, seen: int
     assert look(store) == before
 
 
+def test_a_batch_of_several_partitions_is_applied_whole(store: StateStore) -> None:
+    """Each partition's watermark moves, what they share is counted once each, and sent again it changes nothing."""
+    zero, one = Desk(store, 0), Desk(store, 1)
+    one.process(transaction("t0"))
+    batches = (zero, [transaction("t1"), transaction("t2")]), (one, [transaction("t3", card="c2")])
+    commit = Desk.prepare_together(*batches).commit
+    assert store.commit(commit) is CommitStatus.APPLIED
+    assert (store.take_lease(0).watermark, store.take_lease(1).watermark) == (1, 1)
+    assert store.counts()["decided"] == 4
+    assert [decision is not None for decision in store.gather_decisions(["t1", "t2", "t3"])] == [True] * 3
+
+
+def test_a_batch_of_several_partitions_whose_answer_was_lost_is_applied_once(store: StateStore) -> None:
+    """Sent again, together or each partition by itself, it is answered as applied and changes nothing."""
+    zero, one = Desk(store, 0), Desk(store, 1)
+    commit = Desk.prepare_together((zero, [transaction("t1")]), (one, [transaction("t2", card="c2")])).commit
+    assert store.commit(commit) is CommitStatus.APPLIED
+    after = look(store)
+    assert store.commit(commit) is CommitStatus.APPLIED
+    for desk, batch in ((zero, transaction("t1")), (one, transaction("t2", card="c2"))):
+        assert desk.commit(desk.prepare(batch).commit) is CommitStatus.APPLIED
+    assert look(store) == after
+
+
+@pytest.mark.parametrize("stale", [0, 1])
+@pytest.mark.parametrize("how", ["fenced", "rewound", "applied"])
+def test_a_batch_of_several_partitions_leaves_nothing_where_one_is_not_as_expected(
+    store: StateStore, stale: int, how: str
+) -> None:
+    """Whichever partition it is, the answer is a conflict: each then has its own answer by itself."""
+    desks = [Desk(store, 0), Desk(store, 1)]
+    lost = desks[stale]
+    if how == "fenced":
+        store.take_lease(stale)
+    elif how == "rewound":
+        lost.lease = replace(lost.lease, watermark=5)
+    commit = Desk.prepare_together((desks[0], [transaction("t1")]), (desks[1], [transaction("t2", card="c2")])).commit
+    if how == "applied":
+        assert store.commit(lost.prepare(transaction("t3", card="c3")).commit) is CommitStatus.APPLIED
+    before = look(store), store.watermarks()
+    assert store.commit(commit) is CommitStatus.CONFLICT
+    assert (look(store), store.watermarks()) == before
+
+
+def test_a_batch_of_several_partitions_that_all_have_new_owners_is_fenced(store: StateStore) -> None:
+    """All the same is no conflict."""
+    desks = [Desk(store, 0), Desk(store, 1)]
+    commit = Desk.prepare_together((desks[0], [transaction("t1")]), (desks[1], [transaction("t2")])).commit
+    for partition in (0, 1):
+        store.take_lease(partition)
+    assert store.commit(commit) is CommitStatus.FENCED
+
+
 def test_a_batch_without_transactions_moves_the_watermark_and_counts(store: StateStore) -> None:
     """Records that are all dead letters leave their offset and their counters."""
     desk = Desk(store)
     empty = desk.prepare()
-    commit = replace(empty.commit, watermark=9, counts={"rejected.tombstone": 10})
+    commit = replace(empty.commit, advances=[Advance(desk.lease, 9)], counts={"rejected.tombstone": 10})
     assert desk.commit(commit) is CommitStatus.APPLIED
     assert store.take_lease(0).watermark == 9
     assert store.counts() == {"rejected.tombstone": 10}
@@ -274,15 +327,14 @@ def test_what_is_taken_for_new_is_not_looked_up_and_never_decided_twice(store: S
     decided = desk.process(transaction("t1")).decided
     arrivals = [Arrival(1, transaction("t1", card="c2", terminal="w2")), Arrival(2, transaction("t2"))]
     before = look(store)
-    believed = ask(desk.features, arrivals, new_above=0, monitor=desk.model.monitor)
+    believed = ask(desk.features, arrivals, new_above={0: 0}, monitor=desk.model.monitor)
     gathered = store.gather(believed.keys, believed.sightings)
     assert gathered.decisions == [None, None]
-    commit = decide(
-        desk.features, desk.model, believed, gathered, lease=desk.lease, watermark=2, now_ms=NOON_MS, counts={}
-    ).commit
+    advances = [Advance(desk.lease, 2)]
+    commit = decide(desk.features, desk.model, believed, gathered, advances=advances, now_ms=NOON_MS, counts={}).commit
     assert store.commit(commit) is CommitStatus.CONFLICT
     assert look(store) == before
-    known = ask(desk.features, arrivals, new_above=1)
+    known = ask(desk.features, arrivals, new_above={0: 1})
     assert store.gather(known.keys, known.sightings).decisions == [decided[0], None]
 
 

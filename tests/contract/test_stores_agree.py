@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fraudstream.adapters.memory import MemoryStore
 from fraudstream.adapters.redis_store import RedisStore
 from fraudstream.core.engine import Outcome
-from fraudstream.core.ports import LabelStep, Lease, StateStore
+from fraudstream.core.ports import LabelStep, StateStore
 from fraudstream.events import Label, Transaction
 from tests.support.decisions import a_decision
 from tests.support.desk import DAY_MS, EDGE_MS, FEATURES, HOUR_MS, Desk, everything, label, transaction
@@ -74,7 +74,9 @@ class World:
             return desk.lease.watermark
         if step.verb == "gather":
             outcome = self.gathered[step.worker] = desk.prepare(*step.transactions)
-            return replace(outcome, commit=replace(outcome.commit, lease=replace(outcome.commit.lease, fence=0)))
+            (advance,) = outcome.commit.advances
+            unfenced = replace(advance, lease=replace(advance.lease, fence=0))
+            return replace(outcome, commit=replace(outcome.commit, advances=[unfenced]))
         if step.verb == "look":
             found = desk.prepare_labels(*step.labels)
             if step.late:
@@ -90,7 +92,8 @@ class World:
         commit = self.gathered[step.worker].commit
         status = self.store.commit(commit)
         if status.value == "applied":
-            desk.lease = Lease(step.worker, commit.lease.fence, max(desk.lease.watermark, commit.watermark))
+            (advance,) = commit.advances
+            desk.lease = replace(advance.lease, watermark=max(desk.lease.watermark, advance.watermark))
         return status
 
 

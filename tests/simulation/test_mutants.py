@@ -19,6 +19,7 @@ from fraudstream.core.ports import (
 from fraudstream.core.updates import apply_update
 from fraudstream.errors import FraudstreamError
 from fraudstream.events import Decision
+from fraudstream.roles import by_partition
 from fraudstream.services.scoring import Scorer
 from fraudstream.testing import FakeRecord, FlakyStore, ForgetfulStore
 from fraudstream.testing.simulation import Parts, Simulation, VirtualWorker
@@ -33,8 +34,11 @@ class NoFenceStore(ForgetfulStore):
     """Takes any worker for the owner."""
 
     def commit(self, commit: Commit) -> CommitStatus:
-        fence = self._fences[commit.lease.partition]
-        return super().commit(replace(commit, lease=replace(commit.lease, fence=fence)))
+        advances = [
+            replace(advance, lease=replace(advance.lease, fence=self._fences[advance.lease.partition]))
+            for advance in commit.advances
+        ]
+        return super().commit(replace(commit, advances=advances))
 
 
 class WatermarkAheadStore(ForgetfulStore):
@@ -44,8 +48,33 @@ class WatermarkAheadStore(ForgetfulStore):
 
     def commit(self, commit: Commit) -> CommitStatus:
         status = super().commit(commit)
-        if status is CommitStatus.APPLIED and self._watermarks[commit.lease.partition] == commit.watermark:
-            self._watermarks[commit.lease.partition] += self.step
+        for advance in commit.advances:
+            partition = advance.lease.partition
+            if status is CommitStatus.APPLIED and self._watermarks[partition] == advance.watermark:
+                self._watermarks[partition] += self.step
+        return status
+
+
+class FirstFenceStore(ForgetfulStore):
+    """Checks the fence of a batch's first partition only."""
+
+    def commit(self, commit: Commit) -> CommitStatus:
+        first, *others = commit.advances
+        fences = {advance.lease.partition: self._fences[advance.lease.partition] for advance in others}
+        unchecked = [
+            replace(advance, lease=replace(advance.lease, fence=fences[advance.lease.partition])) for advance in others
+        ]
+        return super().commit(replace(commit, advances=[first, *unchecked]))
+
+
+class FirstWatermarkStore(ForgetfulStore):
+    """Moves the watermark of a batch's first partition only."""
+
+    def commit(self, commit: Commit) -> CommitStatus:
+        before = dict(self._watermarks)
+        status = super().commit(commit)
+        for advance in commit.advances[1:]:
+            self._watermarks[advance.lease.partition] = before.get(advance.lease.partition, NO_OFFSET)
         return status
 
 
@@ -148,7 +177,7 @@ class HastyWorker(VirtualWorker):
 
     def _acknowledge_now(self) -> None:
         if self.queue:
-            self.acknowledge(*self.queue[0])
+            self.acknowledge(self.queue[0])
 
 
 class NoSeekBackWorker(VirtualWorker):
@@ -157,8 +186,8 @@ class NoSeekBackWorker(VirtualWorker):
     def start(self, tp: TP, committed: int | None, watermark: int) -> int | None:
         return committed
 
-    def rewound(self, tp: TP, resume_at: int) -> None:
-        self._fenced = False
+    def rewound(self, resume_at: Mapping[TP, int]) -> None:
+        self._fenced = set()
 
 
 class SeekTooFarWorker(VirtualWorker):
@@ -167,15 +196,15 @@ class SeekTooFarWorker(VirtualWorker):
     def start(self, tp: TP, committed: int | None, watermark: int) -> int | None:
         return super().start(tp, committed, watermark + 1)
 
-    def rewound(self, tp: TP, resume_at: int) -> None:
-        super().rewound(tp, resume_at + 1)
+    def rewound(self, resume_at: Mapping[TP, int]) -> None:
+        super().rewound({tp: offset + 1 for tp, offset in resume_at.items()})
 
 
 class GivingUpWorker(VirtualWorker):
     """Never takes a partition up again that it was fenced from, though it is its own still."""
 
     def _work(self) -> None:
-        self._fenced = False
+        self._fenced = set()
         super()._work()
 
 
@@ -195,9 +224,10 @@ class ReadingOnWorker(VirtualWorker):
 class GuessIsEnoughWorker(VirtualWorker):
     """Acknowledges what it has answered provisionally."""
 
-    def _guess(self, tp: TP, records: list[FakeRecord]) -> None:
-        super()._guess(tp, records)
-        self.runs[tp].finish(records[-1].offset)
+    def _guess(self, batch: list[FakeRecord]) -> None:
+        super()._guess(batch)
+        for tp, records in by_partition(batch).items():
+            self.runs[tp].finish(records[-1].offset)
 
 
 class ForgetsGuessesWorker(VirtualWorker):
@@ -211,6 +241,8 @@ class ForgetsGuessesWorker(VirtualWorker):
 
 MUTANTS = {
     "fence check removed": Parts(store=NoFenceStore),
+    "fence of one partition checked": Parts(store=FirstFenceStore),
+    "watermark of one partition kept": Parts(store=FirstWatermarkStore),
     "watermark one ahead": Parts(store=WatermarkAheadStore),
     "watermark one behind": Parts(store=WatermarkBehindStore),
     "seeks one too far": Parts(worker=SeekTooFarWorker),

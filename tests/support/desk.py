@@ -1,12 +1,13 @@
 """A worker's hands without its Kafka: batches through gather, engine and commit, one step at a time."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from fraudstream.core.census import Monitor
 from fraudstream.core.engine import Arrival, Outcome, Question, ask, decide, fraud_keys, label_updates
 from fraudstream.core.features import FeatureSet
-from fraudstream.core.ports import NO_OFFSET, Commit, CommitStatus, LabelStatus, LabelStep, Lease, StateStore
+from fraudstream.core.ports import NO_OFFSET, Advance, Commit, CommitStatus, LabelStatus, LabelStep, StateStore
 from fraudstream.events import Label, Transaction
 from fraudstream.testing import toy_model
 
@@ -69,19 +70,33 @@ class Desk:
     def prepare(self, *transactions: Transaction, first_offset: int | None = None) -> Outcome:
         """Gather and decide; what would have to be committed is in the outcome."""
         start = self.lease.watermark + 1 if first_offset is None else first_offset
-        arrivals = [Arrival(start + n, transaction) for n, transaction in enumerate(transactions)]
-        question = ask(self.features, arrivals, monitor=self.model.monitor, partition=self.lease.partition)
+        partition = self.lease.partition
+        arrivals = [Arrival(start + n, transaction, partition) for n, transaction in enumerate(transactions)]
+        question = ask(self.features, arrivals, monitor=self.model.monitor)
         gathered = self.store.gather(question.keys, question.sightings)
-        last = start + len(transactions) - 1
-        return decide(
-            self.features, self.model, question, gathered, lease=self.lease, watermark=last, now_ms=NOON_MS, counts={}
-        )
+        advances = [Advance(self.lease, start + len(transactions) - 1)]
+        return decide(self.features, self.model, question, gathered, advances=advances, now_ms=NOON_MS, counts={})
+
+    @staticmethod
+    def prepare_together(*batches: tuple["Desk", Sequence[Transaction]]) -> Outcome:
+        """Gather and decide the batches of several partitions as one."""
+        first = batches[0][0]
+        arrivals = [
+            Arrival(desk.lease.watermark + 1 + n, one, desk.lease.partition)
+            for desk, transactions in batches
+            for n, one in enumerate(transactions)
+        ]
+        question = ask(first.features, arrivals, monitor=first.model.monitor)
+        gathered = first.store.gather(question.keys, question.sightings)
+        advances = [Advance(desk.lease, desk.lease.watermark + len(batch)) for desk, batch in batches]
+        return decide(first.features, first.model, question, gathered, advances=advances, now_ms=NOON_MS, counts={})
 
     def commit(self, commit: Commit) -> CommitStatus:
         """Commit; if applied, the lease moves on."""
         status = self.store.commit(commit)
         if status is CommitStatus.APPLIED:
-            self.lease = Lease(self.lease.partition, self.lease.fence, commit.watermark)
+            (advance,) = commit.advances
+            self.lease = replace(self.lease, watermark=advance.watermark)
         return status
 
     def process(self, *transactions: Transaction) -> Outcome:

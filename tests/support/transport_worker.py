@@ -23,6 +23,7 @@ from faust.types import TP
 
 from fraudstream.adapters.faust_worker import faust_settings, run_worker
 from fraudstream.adapters.kafka_transport import MicroBatchTransport
+from fraudstream.roles import by_partition
 
 
 def say(*words: object) -> None:
@@ -105,17 +106,20 @@ class Agent:
 
     async def run(self, stream: Any) -> None:
         async for event in stream.noack().events():
-            records = event.value
-            first, last = records[0], records[-1]
+            batches = by_partition(event.value)
             if self._transport.is_current(event):
-                age_ms = time.time() * 1000 - last.timestamp
-                say("batch", first.partition, first.offset, last.offset, len(records), f"{age_ms:.1f}")
-                self._seen += len(records)
+                for tp, records in batches.items():
+                    age_ms = time.time() * 1000 - records[-1].timestamp
+                    told = tp.partition, records[0].offset, records[-1].offset, len(records), f"{age_ms:.1f}"
+                    say("batch", *told)
+                self._seen += len(event.value)
                 if not await self._work(event):
                     continue
-                say("acked", first.partition, last.offset)
+                for tp, records in batches.items():
+                    say("acked", tp.partition, records[-1].offset)
             else:
-                say("stale", first.partition, first.offset)
+                for tp, records in batches.items():
+                    say("stale", tp.partition, records[0].offset)
             await stream.ack(event)
 
     async def _work(self, event: Any) -> bool:

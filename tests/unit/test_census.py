@@ -1,6 +1,7 @@
 """Counting for drift: every transaction in one hour and one run, in whole numbers, whatever the batches were."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -23,6 +24,7 @@ def seen(count: int, seed: int = 0, first_offset: int = 0) -> Seen:
     scores = random.random(count)
     matrix = np.column_stack((random.choice([5, 10, 10.5, 50, 99, 100, 101], count), random.integers(0, 2, count)))
     return Seen(
+        partitions=np.zeros(count, np.int64),
         offsets=np.arange(first_offset, first_offset + count),
         times_ms=random.integers(0, 3 * HOUR_MS, count),
         amounts_minor=random.integers(0, 100_000, count),
@@ -39,7 +41,7 @@ def part(whole: Seen, start: int, stop: int) -> Seen:
     cut = slice(start, stop)
     firsts = whole.firsts["new.card"]
     inside = firsts[(firsts >= start) & (firsts < stop)] - start
-    fields = ("offsets", "times_ms", "amounts_minor", "matrix", "champion", "scores", "alerts", "blocks")
+    fields = ("partitions", "offsets", "times_ms", "amounts_minor", "matrix", "champion", "scores", "alerts", "blocks")
     return Seen(**{name: getattr(whole, name)[cut] for name in fields}, firsts={"new.card": inside})
 
 
@@ -47,12 +49,30 @@ def counted(batches: Iterable[Seen], partition: int = 0) -> dict[str, bytes]:
     rows: dict[str, bytes] = {}
     for batch in batches:
         names = MONITOR.names(partition, batch.offsets.tolist(), batch.times_ms.tolist())
-        rows.update(MONITOR.count(partition, {name: rows.get(name) for name in names}, batch))
+        there = replace(batch, partitions=np.full_like(batch.offsets, partition))
+        rows.update(MONITOR.count({name: rows.get(name) for name in names}, there))
     return rows
 
 
 def of_kind(rows: dict[str, bytes], kind: str) -> Counts:
     return MONITOR.read(row for name, row in rows.items() if name.rpartition(":")[2].startswith(kind))
+
+
+def test_partitions_counted_together_are_counted_apart() -> None:
+    """A batch of several partitions leaves the censuses that each would have left by itself."""
+    whole = seen(600)
+    partitions = np.random.default_rng(1).integers(0, 3, 600)
+    together = dict(MONITOR.count({}, replace(whole, partitions=partitions), {1: [5], 4: [7]}))
+    apart: dict[str, bytes] = {}
+    for partition in range(5):
+        own = partitions == partition
+        fields = ("offsets", "times_ms", "amounts_minor", "matrix", "champion", "scores", "alerts", "blocks")
+        new = np.flatnonzero(np.isin(np.flatnonzero(own), whole.firsts["new.card"]))
+        cut = Seen(
+            partitions=partitions[own], **{name: getattr(whole, name)[own] for name in fields}, firsts={"new.card": new}
+        )
+        apart.update(MONITOR.count({}, cut, {at: of for at, of in {1: [5], 4: [7]}.items() if at == partition}))
+    assert together == apart
 
 
 @pytest.mark.parametrize("kind", ["h", "r"])

@@ -10,7 +10,7 @@ from tests.support.desk import FEATURES, HOUR_MS, NOON_MS, Desk, label, transact
 from fraudstream.adapters.memory import MemoryStore
 from fraudstream.core.engine import Arrival, Outcome, ask, decide
 from fraudstream.core.features import FeatureSet
-from fraudstream.core.ports import Gathered, LabelStatus, Lease, Sighting
+from fraudstream.core.ports import Advance, Gathered, LabelStatus, Lease, Sighting
 from fraudstream.events import Decision, Transaction
 from fraudstream.testing import toy_model
 
@@ -18,6 +18,11 @@ from fraudstream.testing import toy_model
 @pytest.fixture
 def desk() -> Desk:
     return Desk(MemoryStore(FEATURES))
+
+
+def last_of(outcome: Outcome) -> int:
+    (advance,) = outcome.commit.advances
+    return advance.watermark
 
 
 def features_of(decision: Decision, features: FeatureSet = FEATURES) -> dict[str, float]:
@@ -71,7 +76,7 @@ def test_redelivered_records_get_their_stored_answers(desk: Desk) -> None:
     again = desk.prepare(transaction("a", minor=60_000), transaction("a"), transaction("b"), first_offset=0)
     assert again.repeated == first.decided
     assert (again.decided, again.duplicates) == ([], 0)
-    assert (again.commit.watermark, again.commit.counts) == (2, {})
+    assert (last_of(again), again.commit.counts) == (2, {})
 
 
 def test_a_batch_may_reach_over_the_watermark(desk: Desk) -> None:
@@ -83,13 +88,13 @@ def test_a_batch_may_reach_over_the_watermark(desk: Desk) -> None:
     assert outcome.duplicates == 1
     assert outcome.decided[0].offset == 2
     assert features_of(outcome.decided[0])["count"] == 3.0
-    assert outcome.commit.watermark == 3
+    assert last_of(outcome) == 3
 
 
 def test_a_watermark_never_moves_back(desk: Desk) -> None:
     """A batch of old records alone commits the watermark that is already reached."""
     desk.process(*(transaction(name) for name in "abcd"))
-    assert desk.prepare(transaction("a"), first_offset=0).commit.watermark == 3
+    assert last_of(desk.prepare(transaction("a"), first_offset=0)) == 3
 
 
 def test_a_redelivered_record_whose_decision_is_gone_is_passed_over(desk: Desk) -> None:
@@ -97,10 +102,37 @@ def test_a_redelivered_record_whose_decision_is_gone_is_passed_over(desk: Desk) 
     arrivals = [Arrival(4, transaction("a"))]
     question = ask(FEATURES, arrivals)
     gathered = Gathered({"card": [None], "terminal": [None]}, [None], [None], 0)
-    outcome = decide(
-        FEATURES, desk.model, question, gathered, lease=Lease(0, 1, 9), watermark=4, now_ms=NOON_MS, counts={}
-    )
+    advances = [Advance(Lease(0, 1, 9), 4)]
+    outcome = decide(FEATURES, desk.model, question, gathered, advances=advances, now_ms=NOON_MS, counts={})
     assert (outcome.decided, outcome.repeated, outcome.duplicates) == ([], [], 0)
+
+
+# --- several partitions ------------------------------------------------------------------------------------------------
+
+
+def test_partitions_decided_together_see_what_they_share(desk: Desk) -> None:
+    """A batch of two partitions is decided in its order: the second one's transaction sees the first one's terminal."""
+    other = Desk(desk.store, 1)
+    batches = (desk, [transaction("a"), transaction("b")]), (other, [transaction("c", card="c2")])
+    outcome = Desk.prepare_together(*batches)
+    assert [(one.partition, one.offset) for one in outcome.decided] == [(0, 0), (0, 1), (1, 0)]
+    assert features_of(outcome.decided[2])["terminal_count"] == 3.0
+    assert [(each.lease.partition, each.watermark) for each in outcome.commit.advances] == [(0, 1), (1, 0)]
+
+
+def test_partitions_decided_together_tell_their_records_apart(desk: Desk) -> None:
+    """The same offset in two partitions is two records: one redelivered, one a producer's retry, one decided."""
+    other = Desk(desk.store, 1)
+    desk.process(transaction("a"))
+    late = Desk(desk.store, 0)
+    late.lease = replace(desk.lease, watermark=-1)
+    batches = (late, [transaction("a")]), (other, [transaction("a"), transaction("b")])
+    outcome = Desk.prepare_together(*batches)
+    assert [one.transaction_id for one in outcome.repeated] == ["a"]
+    assert (decided_ids(outcome), outcome.duplicates) == (["b"], 1)
+    applied, fresh = outcome.commit.advances
+    assert applied.lease.watermark == applied.watermark == 0
+    assert (fresh.lease.watermark, fresh.watermark) == (-1, 1)
 
 
 # --- early labels ------------------------------------------------------------------------------------------------------
@@ -133,12 +165,11 @@ def test_a_batch_without_new_transactions_asks_no_model(desk: Desk) -> None:
     question = ask(FEATURES, [Arrival(5, transaction("a"))])
     gathered = desk.store.gather(question.keys, question.sightings)
     counts = {"rejected.tombstone": 3, "nothing": 0}
-    outcome = decide(
-        FEATURES, desk.model, question, gathered, lease=desk.lease, watermark=9, now_ms=NOON_MS, counts=counts
-    )
+    advances = [Advance(desk.lease, 9)]
+    outcome = decide(FEATURES, desk.model, question, gathered, advances=advances, now_ms=NOON_MS, counts=counts)
     assert outcome.decided == []
     assert (outcome.commit.decisions, outcome.commit.rows, outcome.commit.shared) == ([], [], [])
-    assert (outcome.commit.watermark, outcome.commit.counts) == (9, {"rejected.tombstone": 3, "duplicates": 1})
+    assert (last_of(outcome), outcome.commit.counts) == (9, {"rejected.tombstone": 3, "duplicates": 1})
 
 
 def test_a_transaction_without_an_entitys_key_has_no_history_there() -> None:

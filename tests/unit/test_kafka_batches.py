@@ -91,8 +91,8 @@ def test_finishing_what_is_not_open_has_no_effect() -> None:
     assert (run.committable, run.batches_open) == (10, 0)
 
 
-def record(offset: int, timestamp: int) -> SimpleNamespace:
-    return SimpleNamespace(offset=offset, timestamp=timestamp)
+def record(offset: int, timestamp: int, tp: TP) -> SimpleNamespace:
+    return SimpleNamespace(topic=tp.topic, partition=tp.partition, offset=offset, timestamp=timestamp)
 
 
 T0, T1, T2 = (TP("t", partition) for partition in range(3))
@@ -109,33 +109,33 @@ def test_backlog_hands_out_each_record_once_in_order_of_its_partition(
     """Whatever the times say, every record comes out once, in offset order within its partition, in limited batches."""
     backlog = Backlog()
     for tp, times in timestamps.items():
-        records = [record(offset, timestamp) for offset, timestamp in enumerate(times)]
+        records = [record(offset, timestamp, tp) for offset, timestamp in enumerate(times)]
         for fetched in filter(None, (records[:cut], records[cut:])):
             backlog.add(tp, fetched)
     seen: dict[TP, list[int]] = {}
-    while (batch := backlog.take(timestamps, records_max)) is not None:
-        tp, taken = batch
-        assert 0 < len(taken) <= records_max
-        seen.setdefault(tp, []).extend(each.offset for each in taken)
+    while batch := backlog.take(timestamps, records_max):
+        assert len(batch) <= records_max
+        for each in batch:
+            seen.setdefault(TP(each.topic, each.partition), []).append(each.offset)
     assert seen == {tp: list(range(len(times))) for tp, times in timestamps.items()}
 
 
 def test_backlog_advances_the_partitions_times_together() -> None:
     """The partition whose next record is oldest goes first, so merged batches come nearly in order of time."""
     backlog = Backlog()
-    backlog.add(T0, [record(offset, 1000 + offset) for offset in range(4)])
-    backlog.add(T1, [record(offset, offset) for offset in range(4)])
-    order = [batch[0].partition for _ in range(4) if (batch := backlog.take({T0, T1}, 2))]
-    assert order == [1, 1, 0, 0]
+    backlog.add(T0, [record(offset, 1000 + offset, T0) for offset in range(4)])
+    backlog.add(T1, [record(offset, offset, T1) for offset in range(4)])
+    order = [[each.partition for each in backlog.take({T0, T1}, 3)] for _ in range(3)]
+    assert order == [[1, 1, 1], [1, 0, 0], [0, 0]]
 
 
 def test_backlog_starves_no_partition() -> None:
     """A partition whose records claim to be older than all others' cannot hold them back for ever."""
     backlog = Backlog()
-    backlog.add(T0, [record(offset, 0) for offset in range(1000)])
-    backlog.add(T1, [record(0, 10**12)])
+    backlog.add(T0, [record(offset, 0, T0) for offset in range(1000)])
+    backlog.add(T1, [record(0, 10**12, T1)])
     turns = 0
-    while (batch := backlog.take({T0, T1}, 1)) and batch[0] != T1:
+    while (batch := backlog.take({T0, T1}, 1)) and batch[0].partition != T1.partition:
         turns += 1
     assert turns <= Backlog.PASSES_MAX * 2
 
@@ -143,10 +143,10 @@ def test_backlog_starves_no_partition() -> None:
 def test_backlog_keeps_the_records_of_a_paused_partition() -> None:
     """Records of a partition that is not active stay where they are until it is."""
     backlog = Backlog()
-    backlog.add(T0, [record(0, 0)])
-    assert backlog.take({T1}, 10) is None
+    backlog.add(T0, [record(0, 0, T0)])
+    assert backlog.take({T1}, 10) == []
     assert backlog.size(T0) == 1
-    assert backlog.take({T0}, 10) is not None
+    assert len(backlog.take({T0}, 10)) == 1
 
 
 IDLE = PartitionProgress(

@@ -45,7 +45,7 @@ def seen(count: int, *, at_ms: int = 0, scale: float = 1.0, seed: int = 0, first
     amounts = np.array([5.0, 15.0, 30.0, 80.0])[random.integers(0, 4, count)] * scale
     scores = np.array([0.05, 0.3, 0.7])[random.choice(3, count, p=[0.9, 0.08, 0.02])]
     return Seen(
-        np.arange(first, first + count), np.full(count, at_ms), np.rint(amounts * 100).astype(np.int64),
+        np.zeros(count, np.int64), np.arange(first, first + count), np.full(count, at_ms), np.rint(amounts * 100).astype(np.int64),
         amounts.astype(np.float32)[:, None], scores, scores, scores > 0.5, scores > 0.9, {},
     )  # fmt: skip
 
@@ -60,7 +60,7 @@ class Ledger:
 
     def add(self, batch: Seen) -> None:
         names = MONITOR.names(0, batch.offsets.tolist(), batch.times_ms.tolist())
-        self.held.update(MONITOR.count(0, {name: self.held.get(name) for name in names}, batch))
+        self.held.update(MONITOR.count({name: self.held.get(name) for name in names}, batch))
         self.decided += len(batch.offsets)
 
     def hours(self, start: int, stop: int, *, scale: float = 1.0) -> None:
@@ -134,7 +134,7 @@ class Broker(MemoryPublisher):
 
 
 def counts_of(batch: Seen) -> Counts:
-    return MONITOR.read(row for name, row in MONITOR.count(0, {}, batch) if ":h" in name)
+    return MONITOR.read(row for name, row in MONITOR.count({}, batch) if ":h" in name)
 
 
 def named(found: list[Check], name: str) -> Check:
@@ -182,7 +182,7 @@ def test_a_trickle_and_a_flood_are_told(count: int, alarm: bool) -> None:
 def test_rejects_and_first_sights_are_told_as_shares() -> None:
     """More than 1 % of the recent records rejected, or more than 5 % of the day's terminals new."""
     batch = replace(seen(2_000), firsts={"new.terminal": np.arange(150)})
-    rows = dict(MONITOR.count(0, {}, batch, rejected=list(range(30))))
+    rows = dict(MONITOR.count({}, batch, rejected={0: list(range(30))}))
     records = MONITOR.read(row for name, row in rows.items() if ":r" in name)
     found = checks(REFERENCE, Windows(0, counts_of(batch), records=records), LIMITS)
     rejects, new = named(found, "rate:rejects"), named(found, "new:terminal")
@@ -197,7 +197,7 @@ def test_values_that_were_never_seen_are_told_by_field() -> None:
     monitor = Monitor({"amount": EDGES}, [0.1, 0.5], (), {"amount": (5.0, 80.0)})
     for scale, share in ((1.0, 0.0), (1.5, 0.25), (0.9, 0.25)):
         batch = seen(2_000, scale=scale)
-        hours = (row for name, row in monitor.count(0, {}, batch) if ":h" in name)
+        hours = (row for name, row in monitor.count({}, batch) if ":h" in name)
         check = named(checks(REFERENCE, Windows(0, monitor.read(hours)), LIMITS), "outside:amount")
         assert check.value == pytest.approx(share, abs=0.03)
         assert (check.value > check.limit) is (share > 0)
@@ -339,7 +339,7 @@ def test_nothing_but_rejects_are_told() -> None:
     ledger.hours(0, 30)
     for run in range(3, 250):  # more than the transactions' window goes back
         offsets = range(run * RUN_OFFSETS, (run + 1) * RUN_OFFSETS)
-        ledger.held.update(MONITOR.count(0, {}, seen(0), list(offsets)))
+        ledger.held.update(MONITOR.count({}, seen(0), {0: list(offsets)}))
     ledger.watermark = 250 * RUN_OFFSETS - 1
     last = ledger.decided // RUN_OFFSETS
     assert last < 3

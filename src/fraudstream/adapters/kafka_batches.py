@@ -102,21 +102,27 @@ class Backlog:
     def size(self, tp: TP) -> int:
         return len(self._records.get(tp, ()))
 
-    def take(self, active: Collection[TP], records_max: int) -> tuple[TP, list[Any]] | None:
-        """The next batch among the `active` partitions, or None; those of others wait on."""
+    def take(self, active: Collection[TP], records_max: int) -> list[Any]:
+        """The next batch among the `active` partitions, one after the other; the records of others wait on."""
+        taken: list[Any] = []
         ready = [tp for tp in self._records if tp in active]
-        if not ready:
-            return None
+        while ready and (room := records_max - len(taken)):
+            chosen = self._next(ready)
+            ready.remove(chosen)
+            records = self._records.pop(chosen)
+            if len(records) > room:
+                self._records[chosen] = records[room:]
+            taken += records[:room]
+        return taken
+
+    def _next(self, ready: Collection[TP]) -> TP:
         for tp in ready:
             self._passes[tp] = self._passes.get(tp, 0) + 1
         chosen = max(ready, key=lambda tp: self._passes[tp])
         if self._passes[chosen] <= self.PASSES_MAX * len(ready):
             chosen = min(ready, key=lambda tp: self._records[tp][0].timestamp)
         self._passes[chosen] = 0
-        records = self._records.pop(chosen)
-        if len(records) > records_max:
-            self._records[chosen] = records[records_max:]
-        return chosen, records[:records_max]
+        return chosen
 
     def clear(self) -> None:
         self._records.clear()

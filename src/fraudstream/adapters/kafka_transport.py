@@ -1,12 +1,13 @@
-"""Micro-batches for Faust: each partition's fetched records reach the agent as one event.
+"""Micro-batches for Faust: what was fetched of all partitions reaches the agent as one event.
 
 Faust spends about 100 µs of CPU on every event (two asyncio tasks, sensors, decoding), however cheap the agent is. The
 transport below keeps Faust's group management, its agents and its way to stop, and makes an event out of up to
-`records_max` records of one partition. Why, with figures: docs/decisions/micro-batch-transport.md.
+`records_max` records. Why, with figures: docs/decisions/micro-batch-transport.md.
 
 Set with `app.transport = MicroBatchTransport(app, on_assigned=start_offsets)`. The agent takes `stream.noack().events()`,
-leaves events alone that are not `transport.is_current(event)`, works on `event.value` (a list of aiokafka ConsumerRecord, in
-offset order, of one partition) and then awaits `stream.ack(event)`; a stale event's ack commits nothing.
+leaves events alone that are not `transport.is_current(event)`, works on `event.value` (a list of aiokafka ConsumerRecord, of
+one or more partitions one after the other, each in offset order) and then awaits `stream.ack(event)`; a stale event's ack
+commits nothing.
 
 Every subscribed topic is batched. Written against faust-streaming 0.15.3 and aiokafka 0.14.
 """
@@ -16,7 +17,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal, cast
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 from aiokafka.errors import IllegalStateError, OffsetOutOfRangeError
 from faust.transport.drivers import aiokafka as driver
@@ -66,7 +67,7 @@ class MicroBatchConsumer(driver.Consumer):
         self._settings = transport
         self._backlog = Backlog()
         self._runs: dict[TP, OffsetRun] = {}
-        self._delivered: WeakSet[Message] = WeakSet()
+        self._delivered: WeakKeyDictionary[Message, dict[TP, int]] = WeakKeyDictionary()  # and their last offsets
         self._fetched_to: dict[TP, int] = {}
         self._seeks: dict[TP, int] = {}
         self._assigned: set[TP] = set()
@@ -98,13 +99,14 @@ class MicroBatchConsumer(driver.Consumer):
             self.polled_at_s = time.monotonic()
             await self._idle()
             return
-        if sum(run.batches_open for run in self._runs.values()) >= self._settings.batches_open_max:
+        if sum(not message.acked for message in self._delivered) >= self._settings.batches_open_max:
             # Not a poll: after broker_max_poll_interval without an ack another worker gets the partitions.
             await self._wait_for_wake()
             return
         await self._fetch(active, min(timeout, POLL_S))
-        if (batch := self._next_batch(active)) is not None:
-            yield batch[0], self._to_batch(*batch)
+        if records := self._next_batch(active):
+            message = self._to_batch(records)
+            yield message.tp, message
 
     async def _fetch(self, active: frozenset[TP], timeout_s: float) -> None:
         wanting = {tp for tp in active if self._backlog.size(tp) < self._settings.records_max}
@@ -127,17 +129,19 @@ class MicroBatchConsumer(driver.Consumer):
             self._fetched_to[tp] = records[-1].offset + 1
             self._backlog.add(tp, records)
 
-    def _next_batch(self, active: frozenset[TP]) -> tuple[TP, list[Any]] | None:
-        return None if self._reposition_due else self._backlog.take(active, self._settings.records_max)
+    def _next_batch(self, active: frozenset[TP]) -> list[Any]:
+        return [] if self._reposition_due else self._backlog.take(active, self._settings.records_max)
 
-    def _to_batch(self, tp: TP, records: Sequence[Any]) -> Message:
-        last = records[-1]
+    def _to_batch(self, records: Sequence[Any]) -> Message:
+        lasts = {TP(record.topic, record.partition): record.offset for record in records}
+        tp, last = next(iter(lasts.items()))  # Faust's idea of the event: a message of its first partition
         message = ConsumerMessage(
-            tp.topic, tp.partition, last.offset, last.timestamp / 1000, last.timestamp_type, None, None,
+            tp.topic, tp.partition, last, records[0].timestamp / 1000, records[0].timestamp_type, None, None,
             cast(bytes, records), None, 0, 0, tp, generation_id=self._generation,
         )  # fmt: skip
-        self._runs[tp].deliver(last.offset)
-        self._delivered.add(message)
+        for of, offset in lasts.items():
+            self._runs[of].deliver(offset)
+        self._delivered[message] = lasts
         with contextlib.suppress(AssertionError):  # aiokafka's answer when the partition has just left
             self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
         return message
@@ -216,8 +220,9 @@ class MicroBatchConsumer(driver.Consumer):
 
     def _overtake_nothing(self, tp: TP) -> None:
         # At once: the agent may come to a later batch of the partition before the positions are set.
-        for message in (sent for sent in self._delivered if sent.tp == tp):
-            message.generation_id = STALE
+        for message, lasts in self._delivered.items():
+            if tp in lasts:
+                message.generation_id = STALE
 
     async def perform_seek(self) -> None:
         """Nothing: `_reposition` does it. Past broker_request_timeout in here Faust would never fetch again."""
@@ -266,13 +271,13 @@ class MicroBatchConsumer(driver.Consumer):
             message.acked = True
             self._unacked_messages.discard(message)
             # Untracked: the stream skipped it without showing it to the agent, which Faust takes for an ack.
-            run = self._runs.get(message.tp) if self.is_current(message) and message.tracked else None
-            finished = run is not None and run.finish(message.offset)
+            lasts = self._delivered.get(message, {}) if self.is_current(message) and message.tracked else {}
+            finished = [tp for tp, last in lasts.items() if tp in self._runs and self._runs[tp].finish(last)]
             if finished:
                 self._n_acked += len(cast(Sequence[Any], message.value))
             notify(self._waiting_for_ack)
             self._wake.set()
-            return finished
+            return bool(finished)
 
     def release(self, message: Message, *, aside: bool = False) -> None:
         """Give a batch back undone: it is delivered again, together with all that followed it.
@@ -281,15 +286,17 @@ class MicroBatchConsumer(driver.Consumer):
         """
         if message.acked:  # let go before
             return
-        current = self.is_current(message)
+        lasts = self._delivered.get(message, {}) if self.is_current(message) else {}
         message.acked = True  # lets a rebalance or the worker's end, which wait for the batch in work, go on
         self._unacked_messages.discard(message)
         notify(self._waiting_for_ack)
-        if current and aside:
-            self._runs[message.tp].set_aside(message.offset)
+        if lasts and aside:
+            for tp, last in lasts.items():
+                self._runs[tp].set_aside(last)
             self._wake.set()
-        elif current:
-            self._overtake_nothing(message.tp)
+        elif lasts:
+            for tp in lasts:
+                self._overtake_nothing(tp)
             self._reposition_soon()
 
     def is_current(self, message: Message) -> bool:
@@ -337,7 +344,7 @@ class MicroBatchConsumer(driver.Consumer):
 
 
 class MicroBatchTransport(driver.Transport):
-    """Transport whose events are batches of records of one partition.
+    """Transport whose events are batches of records.
 
     Parameters
     ----------

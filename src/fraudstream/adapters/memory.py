@@ -19,6 +19,7 @@ from fraudstream.core.census import CENSUS
 from fraudstream.core.features import FeatureSet
 from fraudstream.core.ports import (
     NO_OFFSET,
+    Advance,
     Commit,
     CommitStatus,
     Gathered,
@@ -102,14 +103,11 @@ class MemoryStore:
 
     @_atomic
     def commit(self, commit: Commit) -> CommitStatus:
-        lease = commit.lease
-        if self._fences[lease.partition] != lease.fence:
-            return CommitStatus.FENCED if self._fences[lease.partition] > lease.fence else CommitStatus.REWOUND
-        applied = self._watermarks.get(lease.partition, NO_OFFSET)
-        if applied == commit.watermark:  # the answer to an earlier try of this very commit was lost
-            return CommitStatus.APPLIED
-        if applied != lease.watermark:
-            return CommitStatus.REWOUND
+        endings = {self._ending(advance) for advance in commit.advances}
+        if len(endings) > 1:
+            return CommitStatus.CONFLICT
+        if (ending := endings.pop()) is not None:
+            return ending
         changed = self._after(commit.shared)
         if changed is None or self._missed_label(commit) or any(self._decided(d) for d in commit.decisions):
             return CommitStatus.CONFLICT
@@ -127,8 +125,19 @@ class MemoryStore:
             self._unpark(label.transaction_id)
             self._examples_due_ms[replace(label, reason=None)] = 0  # for the label role to publish, at once
         self._counters.update(commit.counts)
-        self._watermarks[lease.partition] = commit.watermark
+        for advance in commit.advances:
+            self._watermarks[advance.lease.partition] = advance.watermark
         return CommitStatus.APPLIED
+
+    def _ending(self, advance: Advance) -> CommitStatus | None:
+        """How a commit ends for a partition of its; None if it is to be applied."""
+        lease, fence = advance.lease, self._fences[advance.lease.partition]
+        if fence != lease.fence:
+            return CommitStatus.FENCED if fence > lease.fence else CommitStatus.REWOUND
+        applied = self._watermarks.get(lease.partition, NO_OFFSET)
+        if applied == advance.watermark:  # the answer to an earlier try of this very commit was lost
+            return CommitStatus.APPLIED
+        return None if applied == lease.watermark else CommitStatus.REWOUND
 
     def decision(self, transaction_id: str) -> Decision | None:
         return self.gather_decisions([transaction_id])[0]

@@ -114,7 +114,7 @@ class RedisStore(ScriptedRedis):
 
     @unavailable
     def commit(self, commit: Commit) -> CommitStatus:
-        keys, lease = self._keys, commit.lease
+        keys = self._keys
         slots: dict[str, bytes] = {}
         generations: dict[int, None] = {}
         models: dict[ModelIdentity, int] = {}
@@ -141,10 +141,11 @@ class RedisStore(ScriptedRedis):
         census = _pairs(self._row_prefixes, ((CENSUS, name, row) for name, row in commit.census))
         shared, updates = self._shared(commit.shared)
         arguments: Arguments = [
-            lease.fence, lease.watermark, commit.watermark, commit.parked_version, self._row_ttl_ms,
-            self._decision_ttl_ms, b"".join(decisions), b"".join(rivals), rows, b"".join(shared),
-            CENSUS_TTL_MS, census,
-            len(generations), len(models), len(commit.parked), len(commit.counts), *generations,
+            commit.parked_version, self._row_ttl_ms, self._decision_ttl_ms,
+            b"".join(decisions), b"".join(rivals), rows, b"".join(shared), CENSUS_TTL_MS, census,
+            len(commit.advances), len(generations), len(models), len(commit.parked), len(commit.counts),
+            *chain.from_iterable((of.lease.fence, of.lease.watermark, of.watermark) for of in commit.advances),
+            *generations,
             *chain.from_iterable((msgspec.json.encode(identity), ref) for identity, ref in models.items()),
             *chain.from_iterable(
                 (slots[x.transaction_id], x.transaction_id, int(x.is_fraud), example(x)) for x in commit.parked
@@ -152,9 +153,12 @@ class RedisStore(ScriptedRedis):
             *chain.from_iterable(commit.counts.items()), *updates,
         ]  # fmt: skip
         names = [
-            keys.fence(lease.partition), keys.watermark(lease.partition), keys.counters, keys.parked,
-            keys.parked_version, keys.parked_times, keys.generations, keys.models, keys.examples_due,
+            keys.counters, keys.parked, keys.parked_version, keys.parked_times, keys.generations, keys.models,
+            keys.examples_due,
         ]  # fmt: skip
+        for advance in commit.advances:
+            partition = advance.lease.partition
+            names += (keys.fence(partition), keys.watermark(partition))
         (answer,) = self._wire.ask(("EVALSHA", self._sha("commit"), len(names), *names, *arguments))
         status = CommitStatus(text(answer[0]))
         if status is CommitStatus.CONFLICT:

@@ -42,12 +42,13 @@ _REJECTED: Final = 1 + SUMS.index("rejected")
 
 @dataclass(frozen=True)
 class Seen:
-    """`n` decided transactions of one batch, column by column, in offset order.
+    """`n` decided transactions of one batch, column by column, those of a partition in offset order.
 
     `scores` are what was decided with, `champion` what the champion alone said; `firsts` name the places of
     transactions with something to count beside: `new.<entity>` where a key came for the first time, `missing.<field>`.
     """
 
+    partitions: IntArray
     offsets: IntArray
     times_ms: IntArray
     amounts_minor: IntArray
@@ -140,31 +141,36 @@ class Monitor:
         return [self.hour_name(partition, hour) for hour in hours] + [self.run_name(partition, run) for run in runs]
 
     def count(
-        self, partition: int, rows: Mapping[str, bytes | None], seen: Seen, rejected: Sequence[int] = ()
+        self, rows: Mapping[str, bytes | None], seen: Seen, rejected: Mapping[int, Sequence[int]] | None = None
     ) -> list[tuple[str, bytes]]:
         """The censuses after a batch. `rows` are those before it, by name.
 
-        `rejected` are offsets of records that are no transactions: they have no event time and count in runs only.
+        `rejected` are offsets, by partition, of records that are no transactions: they have no event time and count in
+        runs only.
         """
         cells, sums = self._bin(seen), self._sum(seen)
-        # Most batches lie in one hour and one run: then both censuses grow by the same.
-        whole, newest_ms = self._delta(cells, sums), int(seen.times_ms.max(initial=-1))
-        counted = []
-        rejects = Counter(offset // RUN_OFFSETS for offset in rejected)
-        for of, of_rejected, name in (
-            (seen.times_ms // HOUR_MS, Counter[int](), self.hour_name),
-            (seen.offsets // RUN_OFFSETS, rejects, self.run_name),
-        ):
-            own = set(of.tolist())
-            for number in sorted(own | of_rejected.keys()):
-                delta, newest = whole, newest_ms
-                if own != {number}:
-                    mine = of == number
-                    delta = self._delta(cells[mine], sums[:, mine])
-                    newest = int(seen.times_ms[mine].max(initial=-1))
-                census = name(partition, number)
-                row = self._added(rows.get(census), newest, *delta, of_rejected[number])
-                counted.append((census, row))
+        counted: list[tuple[str, bytes]] = []
+        rejected = rejected or {}
+        present = set(seen.partitions.tolist())
+        for partition in sorted(present | rejected.keys()):
+            mine: Any = slice(None) if present == {partition} else seen.partitions == partition
+            times_ms, own_cells, own_sums = seen.times_ms[mine], cells[mine], sums[:, mine]
+            # Most batches lie in one hour and one run: then both censuses grow by the same.
+            whole, newest_ms = self._delta(own_cells, own_sums), int(times_ms.max(initial=-1))
+            rejects = Counter(offset // RUN_OFFSETS for offset in rejected.get(partition, ()))
+            for of, of_rejected, name in (
+                (times_ms // HOUR_MS, Counter[int](), self.hour_name),
+                (seen.offsets[mine] // RUN_OFFSETS, rejects, self.run_name),
+            ):
+                numbers = set(of.tolist())
+                for number in sorted(numbers | of_rejected.keys()):
+                    delta, newest = whole, newest_ms
+                    if numbers != {number}:
+                        within = of == number
+                        delta = self._delta(own_cells[within], own_sums[:, within])
+                        newest = int(times_ms[within].max(initial=-1))
+                    census = name(partition, number)
+                    counted.append((census, self._added(rows.get(census), newest, *delta, of_rejected[number])))
         return counted
 
     def read(self, rows: Iterable[bytes | None]) -> Counts:

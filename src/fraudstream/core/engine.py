@@ -3,11 +3,12 @@
     ask(features, arrivals)                          what must be gathered
     decide(features, model, ask, gathered, ...)      the decisions, and the commit that makes them true
 
-A transaction is decided with everything before it in its partition and nothing after it, also inside one batch.
+A transaction is decided with everything before it in its partition and nothing after it, also inside one batch. A batch
+may hold several partitions, one after the other.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import repeat
 from typing import Final
@@ -18,7 +19,7 @@ from msgspec import Struct
 
 from fraudstream.core.census import CENSUS, Monitor, Seen
 from fraudstream.core.features import Columns, Entity, FeatureSet, keys_of
-from fraudstream.core.ports import Commit, Gathered, Lease, Model, Scores, Sighting
+from fraudstream.core.ports import Advance, Commit, Gathered, Lease, Model, Scores, Sighting
 from fraudstream.core.updates import SharedUpdate, apply_update, shared_updates
 from fraudstream.core.windows import IntArray, Observed, States, add_frauds
 from fraudstream.events import Action, Contribution, Decision, Example, Label, Transaction
@@ -27,23 +28,24 @@ _NEVER: Final = 2**63  # above every offset
 
 
 class Arrival(Struct, frozen=True, gc=False):
-    """A valid transaction and the offset of its record."""
+    """A valid transaction, and where its record lies."""
 
     offset: int
     transaction: Transaction
+    partition: int = 0
 
 
 @dataclass(frozen=True)
 class Question:
     """What must be known before a batch can be decided: the rows of `keys` (per entity, each once) and the sightings.
 
-    `rejected` are the offsets of the batch's records that are no transactions: they are counted.
+    `rejected` are the offsets, by partition, of the batch's records that are no transactions: they are counted.
     """
 
     arrivals: Sequence[Arrival]
     keys: Mapping[str, Sequence[str]]
     sightings: Sequence[Sighting]
-    rejected: Sequence[int] = ()
+    rejected: Mapping[int, Sequence[int]]
 
 
 @dataclass(frozen=True)
@@ -70,29 +72,31 @@ def ask(
     features: FeatureSet,
     arrivals: Sequence[Arrival],
     *,
-    new_above: int | None = None,
+    new_above: Mapping[int, int] | None = None,
     monitor: Monitor | None = None,
-    partition: int = 0,
-    rejected: Sequence[int] = (),
+    rejected: Mapping[int, Sequence[int]] | None = None,
 ) -> Question:
     """List what a batch needs from the state store; with a `monitor` also the censuses it will be counted in.
 
-    Transactions of offsets above `new_above` are taken for new.
+    Transactions of offsets above that of `new_above` for their partition are taken for new.
     """
     transactions = [arrival.transaction for arrival in arrivals]
     keys = {}
     for entity in features.entities:
         distinct = dict.fromkeys(keys_of(transactions, entity.field))
         keys[entity.name] = [key for key in distinct if key is not None]
-    first_new = _NEVER if new_above is None else new_above + 1
+    known = new_above or {}
     sightings = [
-        Sighting(arrival.transaction.transaction_id, arrival.transaction.event_time_ms, arrival.offset >= first_new)
+        Sighting(
+            arrival.transaction.transaction_id,
+            arrival.transaction.event_time_ms,
+            arrival.offset > known.get(arrival.partition, _NEVER),
+        )
         for arrival in arrivals
     ]
+    rejected = rejected or {}
     if monitor:
-        offsets = [arrival.offset for arrival in arrivals]
-        times_ms = [transaction.event_time_ms for transaction in transactions]
-        keys[CENSUS] = monitor.names(partition, [*offsets, *rejected], times_ms)
+        keys[CENSUS] = _census_names(monitor, arrivals, rejected)
     return Question(arrivals, keys, sightings, rejected)
 
 
@@ -102,18 +106,18 @@ def decide(
     question: Question,
     gathered: Gathered,
     *,
-    lease: Lease,
-    watermark: int,
+    advances: Sequence[Advance],
     now_ms: int,
     counts: Mapping[str, int],
 ) -> Outcome:
-    """Decide a batch. `watermark` is the offset of its last record, decided or not; `counts` go into the commit."""
-    fresh, labels, repeated, duplicates = _sort_out(question, gathered, lease)
+    """Decide a batch. `advances` are its partitions, each with the lease it is decided under; `counts` go into the commit."""
+    leases = {advance.lease.partition: advance.lease for advance in advances}
+    fresh, labels, repeated, duplicates = _sort_out(question, gathered, leases)
     transactions = [arrival.transaction for arrival in fresh]
     columns = features.columns(transactions)
     frauds = np.fromiter((label is not None and label.is_fraud for label in labels), np.int64, len(labels))
-    observed, rows, shared, firsts = _advance(features, question, gathered, columns, frauds)
-    answer = _answer(features, model, fresh, columns, observed, lease=lease, now_ms=now_ms) if fresh else None
+    observed, rows, shared, firsts = _observe(features, question, gathered, columns, frauds)
+    answer = _answer(features, model, fresh, columns, observed, now_ms=now_ms) if fresh else None
     decided = answer.decisions if answer else []
     census = []
     if (monitor := model.monitor) and CENSUS in question.keys:
@@ -126,19 +130,17 @@ def decide(
             columns=columns,
             answer=answer,
             firsts=firsts,
-            lease=lease,
+            leases=leases,
         )
     tally = Counter(counts)
     parked = [label for label in labels if label is not None]
     tally.update({"decided": len(decided), "duplicates": duplicates, "labels.early": len(parked)})
     tally.update({f"action.{action}": n for action, n in Counter(d.action for d in decided).items()})
-    last = max(watermark, lease.watermark)
     # A decision of ours past the lease's watermark: this batch was applied, its answer lost. What is left of it may only
     # be answered as applied; on a store that has lost the decisions since the gather it must not count as the batch.
-    applied = any(decision.offset > lease.watermark for decision in repeated)
+    applied = {of.partition for of in repeated if of.offset > leases[of.partition].watermark}
     commit = Commit(
-        lease=replace(lease, watermark=last) if applied else lease,
-        watermark=last,
+        advances=[_advanced(advance, applied=advance.lease.partition in applied) for advance in advances],
         decisions=decided,
         rows=rows,
         shared=shared,
@@ -212,7 +214,7 @@ def fraud_keys(features: FeatureSet, decision: Decision) -> list[tuple[Entity, s
 
 
 def _sort_out(
-    question: Question, gathered: Gathered, lease: Lease
+    question: Question, gathered: Gathered, leases: Mapping[int, Lease]
 ) -> tuple[list[Arrival], list[Label | None], list[Decision], int]:
     """Tell new transactions from redelivered ones and from a producer's retries."""
     fresh: list[Arrival] = []
@@ -222,10 +224,10 @@ def _sort_out(
     seen: set[str] = set()
     for arrival, stored, label in zip(question.arrivals, gathered.decisions, gathered.labels, strict=True):
         name = arrival.transaction.transaction_id
-        if stored is not None and (stored.partition, stored.offset) == (lease.partition, arrival.offset):
+        if stored is not None and (stored.partition, stored.offset) == (arrival.partition, arrival.offset):
             # This very record was decided: before a crash, before a rebalance, or by a commit whose answer was lost.
             repeated.append(stored)
-        elif arrival.offset <= lease.watermark:
+        elif arrival.offset <= leases[arrival.partition].watermark:
             pass  # applied as a duplicate, and counted then
         elif stored is not None or name in seen:
             duplicates += 1
@@ -236,7 +238,12 @@ def _sort_out(
     return fresh, labels, repeated, duplicates
 
 
-def _advance(
+def _advanced(advance: Advance, *, applied: bool) -> Advance:
+    last = max(advance.watermark, advance.lease.watermark)
+    return Advance(replace(advance.lease, watermark=last) if applied else advance.lease, last)
+
+
+def _observe(
     features: FeatureSet, question: Question, gathered: Gathered, columns: Columns, frauds: IntArray
 ) -> tuple[dict[str, Observed], list[tuple[str, str, bytes]], list[tuple[str, SharedUpdate]], dict[str, IntArray]]:
     observed: dict[str, Observed] = {}
@@ -279,7 +286,6 @@ def _answer(
     columns: Columns,
     observed: Mapping[str, Observed],
     *,
-    lease: Lease,
     now_ms: int,
 ) -> _Answer:
     matrix = features.matrix(columns, observed)
@@ -317,7 +323,7 @@ def _answer(
             repeat(model.features_digest),
             [little_endian[start : start + width] for start in range(0, len(little_endian), width)],
             reasons,
-            repeat(lease.partition),
+            [arrival.partition for arrival in fresh],
             [arrival.offset for arrival in fresh],
             repeat(None) if scored.online is None else scored.online.tolist(),
         )
@@ -335,15 +341,20 @@ def _census(
     columns: Columns,
     answer: _Answer | None,
     firsts: Mapping[str, IntArray],
-    lease: Lease,
+    leases: Mapping[int, Lease],
 ) -> list[tuple[str, bytes]]:
-    """The partition's censuses after the batch."""
-    rejected = [offset for offset in question.rejected if offset > lease.watermark]
+    """The partitions' censuses after the batch."""
+    rejected = {
+        partition: new
+        for partition, offsets in question.rejected.items()
+        if (new := [offset for offset in offsets if offset > leases[partition].watermark])
+    }
     if not (fresh or rejected):
         return []
     scores = answer.scores if answer else Scores.alone(np.zeros(0))
     actions = answer.actions if answer else []
     seen = Seen(
+        partitions=np.fromiter((arrival.partition for arrival in fresh), np.int64, len(fresh)),
         offsets=np.fromiter((arrival.offset for arrival in fresh), np.int64, len(fresh)),
         times_ms=columns.times_ms,
         amounts_minor=columns.amounts_minor,
@@ -355,7 +366,16 @@ def _census(
         firsts={**firsts, **features.missing([arrival.transaction for arrival in fresh], columns)},
     )
     rows = dict(zip(question.keys[CENSUS], gathered.rows[CENSUS], strict=True))
-    return monitor.count(lease.partition, rows, seen, rejected)
+    return monitor.count(rows, seen, rejected)
+
+
+def _census_names(monitor: Monitor, arrivals: Iterable[Arrival], rejected: Mapping[int, Sequence[int]]) -> list[str]:
+    offsets = {partition: list(of) for partition, of in rejected.items()}
+    times_ms: dict[int, list[int]] = {partition: [] for partition in rejected}
+    for arrival in arrivals:
+        offsets.setdefault(arrival.partition, []).append(arrival.offset)
+        times_ms.setdefault(arrival.partition, []).append(arrival.transaction.event_time_ms)
+    return [name for partition, of in offsets.items() for name in monitor.names(partition, of, times_ms[partition])]
 
 
 def _action(model: Model, score: float) -> Action:

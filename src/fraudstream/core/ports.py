@@ -30,6 +30,14 @@ class Lease:
     watermark: int
 
 
+@dataclass(frozen=True)
+class Advance:
+    """How far a batch takes a partition: `watermark` is the offset of its last record there, decided or not."""
+
+    lease: Lease
+    watermark: int
+
+
 class Sighting(Struct, frozen=True, gc=False):
     """A transaction to look up: was it decided before? Its event time says where to look.
 
@@ -56,13 +64,12 @@ class Gathered:
 class Commit:
     """Everything one micro-batch changes. Applied whole or not at all.
 
-    `watermark` is the offset of the batch's last record; `rows` are (entity, key, row) of owned keys; `shared` are
-    (entity, update); `parked` are the early labels that were joined; `counts` are added to the store's counters; `census`
-    are (name, row) of the partition's censuses, owned as `rows` are.
+    `advances` are its partitions, each once; `rows` are (entity, key, row) of owned keys; `shared` are (entity, update);
+    `parked` are the early labels that were joined; `counts` are added to the store's counters; `census` are (name, row)
+    of the partitions' censuses, owned as `rows` are.
     """
 
-    lease: Lease
-    watermark: int
+    advances: Sequence[Advance]
     decisions: Sequence[Decision]
     rows: Sequence[tuple[str, str, bytes]]
     shared: Sequence[tuple[str, SharedUpdate]]
@@ -73,11 +80,13 @@ class Commit:
 
 
 class CommitStatus(Enum):
-    """How a commit ended."""
+    """How a commit ended. One of several partitions answers CONFLICT where they do not all end the same way: each of them
+    has its own answer once it is committed by itself.
+    """
 
     APPLIED = "applied"
     FENCED = "fenced"  # another worker took the partition: drop the batch
-    CONFLICT = "conflict"  # the state moved between gather and commit: gather again
+    CONFLICT = "conflict"  # nothing was applied, as the state moved between gather and commit: gather again
     REWOUND = "rewound"  # the store's watermark is not the one this worker left: it lost data; take the lease anew
 
 
@@ -122,7 +131,7 @@ class StateStore(Protocol):
         """
 
     def commit(self, commit: Commit) -> CommitStatus:
-        """Apply a micro-batch atomically, if the lease still holds."""
+        """Apply a micro-batch atomically, if its leases still hold."""
 
     def decision(self, transaction_id: str) -> Decision | None:
         """The stored decision of a transaction, if it is within the retention; the one of the earliest event time if

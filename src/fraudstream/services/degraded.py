@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from fraudstream.codec import Limits
 from fraudstream.core.engine import Question, ask, decide
 from fraudstream.core.features import FeatureSet
-from fraudstream.core.ports import NO_OFFSET, Gathered, Lease, Model, Publisher
+from fraudstream.core.ports import NO_OFFSET, Advance, Gathered, Lease, Model, Publisher
 from fraudstream.events import Decision, Record
 from fraudstream.services.publishing import of_decisions
 from fraudstream.services.scoring import decode
@@ -60,8 +60,7 @@ class Guesser:
             self._model,
             question,
             _nothing_known(question),
-            lease=Lease(partition, 0, NO_OFFSET),
-            watermark=arrivals[-1].offset,
+            advances=[Advance(Lease(partition, 0, NO_OFFSET), arrivals[-1].offset)],
             now_ms=self._clock_ms(),
             counts={},
         )

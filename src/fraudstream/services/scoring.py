@@ -1,4 +1,4 @@
-"""One partition's micro-batch, from records to acknowledged answers. The order of steps, and why, stands here once.
+"""A micro-batch, from records to acknowledged answers. The order of steps, and why, stands here once.
 
 1. decode       what is no transaction becomes a dead letter
 2. gather       one round trip: rows, stored decisions, early labels
@@ -12,14 +12,15 @@ first, an alert could be contradicted by the decision that is stored after a cra
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from itertools import chain
 
 from fraudstream.codec import Limits, decode_transaction
 from fraudstream.core.engine import Arrival, Outcome, ask, decide
 from fraudstream.core.features import FeatureSet
-from fraudstream.core.ports import NO_OFFSET, Commit, CommitStatus, Lease, Model, Publisher, StateStore
+from fraudstream.core.ports import NO_OFFSET, Advance, Commit, CommitStatus, Lease, Model, Publisher, StateStore
 from fraudstream.errors import ModelError, StateUnavailable
 from fraudstream.events import Record, Rejected
 from fraudstream.services.publishing import of_decisions, of_rejected
@@ -32,6 +33,8 @@ LOOK_UP_BATCHES = 100
 # A conflict needs another worker to move the same key's windows within the milliseconds between gather and commit. That
 # happens at most once a hop and key, so ten in a row mean that something else is wrong.
 CONFLICTS_MAX = 10
+# Several partitions together have a second try, in which everything is looked up: then each is taken by itself.
+TRIES_TOGETHER = 2
 
 
 class Ending(Enum):
@@ -44,9 +47,13 @@ class Ending(Enum):
 
 @dataclass(frozen=True)
 class Processed:
-    """What a batch came to. `resume_at` is the next input offset the store needs, set for REWOUND."""
+    """What a batch of these partitions came to; of more than one only where it is DONE.
+
+    `resume_at` is the next input offset the store needs, set for REWOUND.
+    """
 
     ending: Ending
+    partitions: tuple[int, ...]
     decided: int = 0
     alerts: int = 0
     duplicates: int = 0
@@ -119,95 +126,119 @@ class Scorer:
         self._leases.pop(partition, None)
         self._unanswered.discard(partition)
 
+    def process_all(self, batches: Mapping[int, Sequence[Record]]) -> list[Processed]:
+        """Take the batches of several partitions, as `process` takes one: together, where nothing stands in the way.
+
+        What comes in together costs two round trips together. Anything but a plain commit has an answer for each
+        partition, so then each is taken by itself.
+        """
+        plain = all(partition in self._leases and partition not in self._unanswered for partition in batches)
+        if plain and len(batches) > 1:
+            batch = self._read(batches)
+            outcome, status = self._settle(batch, TRIES_TOGETHER)
+            if status is CommitStatus.APPLIED:
+                return [self._publish(outcome, batch)]
+        return [self.process(partition, records) for partition, records in batches.items()]
+
     def process(self, partition: int, records: Sequence[Record]) -> Processed:
         """Take a non-empty batch of one partition, in offset order, through all steps.
 
         Raises `StateUnavailable` or `BrokerUnavailable`; calling again with the same batch is then safe and right.
         """
-        lease = self._leases.get(partition)
-        if lease is None:  # revoked or fenced; taking the lease here would fence the worker that owns it now
-            return Processed(Ending.FENCED)
-        arrivals, rejected = decode(records, self._limits)
-        last = records[-1].offset
-        refused = [record.offset for record, _ in rejected]
-        fresh_rejects = Counter(f"rejected.{why.reason}" for record, why in rejected if record.offset > lease.watermark)
-        look_up = self._look_up_batches > 0 or partition in self._unanswered
-        for _ in range(CONFLICTS_MAX):
-            outcome = self._decide(lease, arrivals, last, fresh_rejects, refused, look_up=look_up)
-            # Also for a batch that is applied already: only the store can say that it has not lost it since.
-            status = self._commit(outcome.commit)
-            if status is not CommitStatus.CONFLICT:
-                break
-            look_up = True
-        else:
+        if partition not in self._leases:  # revoked or fenced; taking it here would fence the worker that owns it now
+            return Processed(Ending.FENCED, (partition,))
+        batch = self._read({partition: records})
+        outcome, status = self._settle(batch, CONFLICTS_MAX)
+        if status is CommitStatus.CONFLICT:
             raise StateUnavailable(f"{CONFLICTS_MAX} conflicting commits in a row for partition {partition}")
         if status is CommitStatus.FENCED:
             self.release(partition)
-            return Processed(Ending.FENCED)
+            return Processed(Ending.FENCED, (partition,))
         if status is CommitStatus.REWOUND:
-            return Processed(Ending.REWOUND, resume_at=self.retake(partition, records[0].offset))
-        lease = self._leases[partition] = replace(lease, watermark=max(last, lease.watermark))
+            return Processed(Ending.REWOUND, (partition,), resume_at=self.retake(partition, records[0].offset))
         if partition in self._unanswered:
             # Perhaps an earlier try was the one applied: publish what is stored, not what was decided this time.
-            outcome = self._decide(lease, arrivals, last, Counter(), [], look_up=True)
+            outcome = self._decide(batch, look_up=True)
             self._unanswered.discard(partition)
-        self._look_up_batches = LOOK_UP_BATCHES if outcome.duplicates else max(0, self._look_up_batches - 1)
-        return self._publish(outcome, rejected)
+        return self._publish(outcome, batch)
+
+    def _read(self, batches: Mapping[int, Sequence[Record]]) -> "_Batch":
+        arrivals, rejected = decode(chain.from_iterable(batches.values()), self._limits)
+        return _Batch({partition: records[-1].offset for partition, records in batches.items()}, arrivals, rejected)
+
+    def _settle(self, batch: "_Batch", tries: int) -> tuple[Outcome, CommitStatus]:
+        """Decide and commit, up to `tries` times while the state moves in between; the last try and how it ended."""
+        look_up = self._look_up_batches > 0 or not self._unanswered.isdisjoint(batch.lasts)
+        while True:
+            outcome = self._decide(batch, look_up=look_up)
+            # Also for a batch that is applied already: only the store can say that it has not lost it since.
+            status = self._commit(outcome.commit)
+            tries -= 1
+            if status is not CommitStatus.CONFLICT or not tries:
+                break
+            look_up = True
+        if status is CommitStatus.APPLIED:
+            for partition, last in batch.lasts.items():
+                lease = self._leases[partition]
+                self._leases[partition] = replace(lease, watermark=max(last, lease.watermark))
+        return outcome, status
 
     def _commit(self, commit: Commit) -> CommitStatus:
         try:
             return self._store.commit(commit)
         except StateUnavailable:
-            self._unanswered.add(commit.lease.partition)
+            self._unanswered.update(advance.lease.partition for advance in commit.advances)
             raise
 
-    def _decide(
-        self,
-        lease: Lease,
-        arrivals: list[Arrival],
-        last: int,
-        rejects: Counter[str],
-        refused: list[int],
-        *,
-        look_up: bool,
-    ) -> Outcome:
+    def _decide(self, batch: "_Batch", *, look_up: bool) -> Outcome:
+        advances = [Advance(self._leases[partition], last) for partition, last in batch.lasts.items()]
+        known = {advance.lease.partition: advance.lease.watermark for advance in advances}
+        rejects: Counter[str] = Counter()
+        refused: dict[int, list[int]] = {}
+        for record, why in batch.rejected:
+            if record.offset > known[record.partition]:
+                rejects[f"rejected.{why.reason}"] += 1
+                refused.setdefault(record.partition, []).append(record.offset)
         question = ask(
             self.features,
-            arrivals,
-            new_above=None if look_up else lease.watermark,
+            batch.arrivals,
+            new_above=None if look_up else known,
             monitor=self.model.monitor,
-            partition=lease.partition,
             rejected=refused,
         )
         gathered = self._store.gather(question.keys, question.sightings)
         return decide(
-            self.features,
-            self.model,
-            question,
-            gathered,
-            lease=lease,
-            watermark=last,
-            now_ms=self._clock_ms(),
-            counts=rejects,
+            self.features, self.model, question, gathered, advances=advances, now_ms=self._clock_ms(), counts=rejects
         )
 
-    def _publish(self, outcome: Outcome, rejected: list[tuple[Record, Rejected]]) -> Processed:
+    def _publish(self, outcome: Outcome, batch: "_Batch") -> Processed:
+        self._look_up_batches = LOOK_UP_BATCHES if outcome.duplicates else max(0, self._look_up_batches - 1)
         answers = [*outcome.repeated, *outcome.decided]
-        messages = of_rejected(self._topics.transactions_dead_letter, rejected, self._clock_ms())
+        messages = of_rejected(self._topics.transactions_dead_letter, batch.rejected, self._clock_ms())
         messages += of_decisions(answers, self._topics, with_decisions=self._publish_decisions)
         if messages:
             self._publisher.publish(messages)
         return Processed(
             Ending.DONE,
+            tuple(batch.lasts),
             decided=len(outcome.decided),
             alerts=sum(d.action != "allow" for d in outcome.decided),
             duplicates=outcome.duplicates,
             repeated=len(outcome.repeated),
-            rejected=len(rejected),
+            rejected=len(batch.rejected),
         )
 
 
-def decode(records: Sequence[Record], limits: Limits) -> tuple[list[Arrival], list[tuple[Record, Rejected]]]:
+@dataclass(frozen=True)
+class _Batch:
+    """Records read: the offset of the last one of each partition, the transactions, and what is none."""
+
+    lasts: Mapping[int, int]
+    arrivals: list[Arrival]
+    rejected: list[tuple[Record, Rejected]]
+
+
+def decode(records: Iterable[Record], limits: Limits) -> tuple[list[Arrival], list[tuple[Record, Rejected]]]:
     """The transactions among the records, and the other records with what is wrong with them."""
     arrivals: list[Arrival] = []
     rejected: list[tuple[Record, Rejected]] = []
@@ -216,5 +247,5 @@ def decode(records: Sequence[Record], limits: Limits) -> tuple[list[Arrival], li
         if isinstance(decoded, Rejected):
             rejected.append((record, decoded))
         else:
-            arrivals.append(Arrival(record.offset, decoded))
+            arrivals.append(Arrival(record.offset, decoded, record.partition))
     return arrivals, rejected

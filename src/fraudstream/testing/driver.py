@@ -149,17 +149,33 @@ class Driver:
 
         `acknowledge=False` is a crash just before the last step: the same records come again.
         """
-        records = self.log.get(partition, [])[self.committed.get(partition, 0) :]
+        records = self._due(partition)
         if not records:
             return None
-        if partition not in self._scorer.partitions:
-            self._scorer.take(partition)
         done = self._scorer.process(partition, records)
-        if done.ending is Ending.REWOUND and done.resume_at is not None:
-            self.committed[partition] = done.resume_at
-        elif acknowledge and done.ending is Ending.DONE:
-            self.committed[partition] = records[-1].offset + 1
+        self._ended(done, acknowledge=acknowledge)
         return done
+
+    def run_all(self) -> list[Processed]:
+        """Process everything that is not acknowledged in all partitions as one micro-batch."""
+        batches = {partition: records for partition in sorted(self.log) if (records := self._due(partition))}
+        ended = self._scorer.process_all(batches) if batches else []
+        for done in ended:
+            self._ended(done)
+        return ended
+
+    def _due(self, partition: int) -> list[FakeRecord]:
+        records = self.log.get(partition, [])[self.committed.get(partition, 0) :]
+        if records and partition not in self._scorer.partitions:
+            self._scorer.take(partition)
+        return records
+
+    def _ended(self, done: Processed, *, acknowledge: bool = True) -> None:
+        for partition in done.partitions:
+            if done.ending is Ending.REWOUND and done.resume_at is not None:
+                self.committed[partition] = done.resume_at
+            elif acknowledge and done.ending is Ending.DONE:
+                self.committed[partition] = len(self.log[partition])
 
     def label(self, transaction_id: str, *, is_fraud: bool, minutes: float = 0.0, source: str = "chargeback") -> None:
         """Send one label."""

@@ -18,7 +18,7 @@ from fraudstream.core.features import FeatureSet
 from fraudstream.core.ports import Lease, Model, Scores, StateStore
 from fraudstream.errors import BrokerUnavailable, StateUnavailable
 from fraudstream.events import Contribution
-from fraudstream.roles import start_offset
+from fraudstream.roles import by_partition, start_offset
 from fraudstream.services.degraded import Ahead, Guesser
 from fraudstream.services.labelling import Labeller
 from fraudstream.services.scoring import Ending, Scorer
@@ -28,7 +28,7 @@ from fraudstream.testing.simulation.logs import ALERT_FROM
 from fraudstream.topics import TOPICS
 
 BATCHES_OPEN_MAX = 3
-Batch = tuple[TP, list[FakeRecord]]
+Batch = list[FakeRecord]
 
 
 class AgeingModel:
@@ -112,7 +112,7 @@ class VirtualWorker:
         self._positions: dict[TP, int] = {}
         self._backlog = Backlog()
         self.queue: list[Batch] = []
-        self._fenced = False  # the lease of the oldest batch was lost
+        self._fenced: set[int] = set()  # partitions of the oldest batch whose lease was lost
         self.said = ""
 
     def reach(self, store: StateStore) -> StateStore:
@@ -210,60 +210,77 @@ class VirtualWorker:
                     self.runs[tp] = OffsetRun(records[0].offset)
                 self._positions[tp] = records[-1].offset + 1
                 self._backlog.add(tp, records)
-        while len(self.queue) < BATCHES_OPEN_MAX and self.ahead.room:
-            batch = self._backlog.take(self.assigned, 64 if eager else rng.choice((1, 3, 6, 12)))
-            if batch is None:
-                break
-            tp, records = batch
-            self.runs[tp].deliver(records[-1].offset)
-            self.queue.append((tp, records))
+        for topic in (TOPICS.transactions, TOPICS.labels):
+            active = [tp for tp in self.assigned if tp.topic == topic]
+            while len(self.queue) < BATCHES_OPEN_MAX and self.ahead.room:
+                batch = self._backlog.take(active, 64 if eager else rng.choice((1, 3, 6, 12)))
+                if not batch:
+                    break
+                for tp, records in by_partition(batch).items():
+                    self.runs[tp].deliver(records[-1].offset)
+                self.queue.append(batch)
 
     def _work(self) -> None:
-        tp, records = self.queue[0]
-        self.said = f"{tp.topic}[{tp.partition}] {records[0].offset}..{records[-1].offset}"
+        batch = self.queue[0]
+        parts = by_partition(batch)
+        spans = ", ".join(f"{tp.partition}: {of[0].offset}..{of[-1].offset}" for tp, of in parts.items())
+        self.said = f"{batch[0].topic}[{spans}]"
         try:
-            if tp.topic == TOPICS.labels:
-                resume_at = self.labeller.process(records).resume_at
-                self.labeller.publish_due()
-                self.said += " labelled" if resume_at is None else " rewound"
-                self.acknowledge(tp, records) if resume_at is None else self.rewound(tp, resume_at)
+            if batch[0].topic == TOPICS.labels:
+                self._label(batch)
                 return
             if self.ahead.active:
-                self._guess(tp, records)
+                self._guess(batch)
                 return
-            if self._fenced:  # and nothing was heard of a new owner
-                self.rewound(tp, self.scorer.retake(tp.partition, records[0].offset))
+            fenced = [tp for tp in parts if tp.partition in self._fenced]
+            if fenced:  # and nothing was heard of a new owner
+                self.rewound({tp: self.scorer.retake(tp.partition, parts[tp][0].offset) for tp in fenced})
                 return
-            done = self.scorer.process(tp.partition, records)
+            ended = self.scorer.process_all({tp.partition: records for tp, records in parts.items()})
         except (StateUnavailable, BrokerUnavailable) as error:
             self.said += f" waits: {error}"
-            if self._runs_ahead and isinstance(error, StateUnavailable) and tp.topic == TOPICS.transactions:
+            if self._runs_ahead and isinstance(error, StateUnavailable) and batch[0].topic == TOPICS.transactions:
                 self.ahead.begin()
-                self.ahead.put(tp.partition, records[0].offset, records[0].offset)
+                for tp, records in parts.items():
+                    self.ahead.put(tp.partition, records[0].offset, records[0].offset)
                 return
             # Mostly tried again; or no longer wanted, as after another partition's batch was given back.
             if self._rng.random() < 0.3:
                 self._reposition()
             return
-        self.said += f" {done.ending.value} {done.decided}+{done.repeated}+{done.duplicates}"
-        if done.ending is Ending.REWOUND:
-            assert done.resume_at is not None
-            self.rewound(tp, done.resume_at)
-        elif done.ending is Ending.FENCED:
-            self._fenced = True
-        else:
-            self.acknowledge(tp, records)
+        for done in ended:
+            self.said += f" {done.partitions} {done.ending.value} {done.decided}+{done.repeated}+{done.duplicates}"
+        topic = TOPICS.transactions
+        rewound = {TP(topic, done.partitions[0]): done.resume_at for done in ended if done.resume_at is not None}
+        self._fenced = {done.partitions[0] for done in ended if done.ending is Ending.FENCED}
+        if rewound:
+            self.rewound(rewound)
+        elif not self._fenced:
+            self.acknowledge(batch)
 
-    def _guess(self, tp: TP, records: list[FakeRecord]) -> None:
+    def _label(self, batch: Batch) -> None:
+        for tp, records in by_partition(batch).items():
+            resume_at = self.labeller.process(records).resume_at
+            if resume_at is not None:
+                self.said += " rewound"
+                self.rewound({tp: resume_at})
+                return
+        self.labeller.publish_due()
+        self.said += " labelled"
+        self.acknowledge(batch)
+
+    def _guess(self, batch: Batch) -> None:
         """Answer provisionally, and let go of the batch until the store is back."""
-        first = records[0].offset
-        since = max(self.ahead.unanswered(tp.partition, first), self.scorer.watermark(tp.partition) + 1)
-        if some := [record for record in records if record.offset >= since]:
-            self.guesser.answer(tp.partition, some)
-        self.ahead.put(tp.partition, first, records[-1].offset + 1)
-        if self.queue and self.queue[0][1] is records:
+        for tp, records in by_partition(batch).items():
+            first = records[0].offset
+            since = max(self.ahead.unanswered(tp.partition, first), self.scorer.watermark(tp.partition) + 1)
+            if some := [record for record in records if record.offset >= since]:
+                self.guesser.answer(tp.partition, some)
+            self.ahead.put(tp.partition, first, records[-1].offset + 1)
+        if self.queue and self.queue[0] is batch:
             self.queue.pop(0)
-            self.runs[tp].set_aside(records[-1].offset)
+            for tp, records in by_partition(batch).items():
+                self.runs[tp].set_aside(records[-1].offset)
         self.said += " guessed"
 
     def _recover(self) -> None:
@@ -276,14 +293,16 @@ class VirtualWorker:
                 self.runs[tp] = OffsetRun(first if where is None else where, self.runs[tp].committed)
         self._reposition()
 
-    def acknowledge(self, tp: TP, records: list[FakeRecord]) -> None:
-        if self.queue and self.queue[0][1] is records:
+    def acknowledge(self, batch: Batch) -> None:
+        if self.queue and self.queue[0] is batch:
             self.queue.pop(0)
-            self.runs[tp].finish(records[-1].offset)
+            for tp, records in by_partition(batch).items():
+                self.runs[tp].finish(records[-1].offset)
 
-    def rewound(self, tp: TP, resume_at: int) -> None:
-        """The store lost data: read again from where it is."""
-        self.runs[tp] = OffsetRun(resume_at, self.runs[tp].committed)
+    def rewound(self, resume_at: Mapping[TP, int]) -> None:
+        """The store lost data, or a lease: read these partitions again from where it is."""
+        for tp, offset in resume_at.items():
+            self.runs[tp] = OffsetRun(offset, self.runs[tp].committed)
         self._reposition()
 
     def _reposition(self) -> None:
@@ -295,7 +314,7 @@ class VirtualWorker:
     def _forget(self) -> None:
         self._backlog.clear()
         self.queue.clear()
-        self._fenced = False
+        self._fenced = set()
 
     def commit(self) -> None:
         for tp, run in self.runs.items():
