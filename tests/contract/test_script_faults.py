@@ -75,9 +75,14 @@ FAULTS = {
         ),
     ),
     "heads not checked": commit(
-        "if not heads_hold(key, update) then return {'conflict'} end",
+        "if not holds then return {'conflict'} end",
         "",
         functools.partial(contract.test_a_moved_head_is_a_conflict_and_leaves_nothing_behind, hours_later=1),
+    ),
+    "heads moved again": commit(
+        "if heads == update.seen then return true, false end\n  return heads ~= '' and heads == update.heads, true",
+        "return heads == update.seen or heads == update.heads, false",
+        functools.partial(contract.test_two_workers_that_move_a_terminals_head_to_the_same_place_add_up, hours_later=1),
     ),
     "terminals written back": commit(
         "call('BITFIELD', key, 'OVERFLOW', 'SAT', unpack(ARGV, update.tokens, update.stop - 1))",

@@ -244,13 +244,29 @@ def test_a_moved_head_is_a_conflict_and_leaves_nothing_behind(store: StateStore,
     assert store.rows({"terminal": ["w1"]})["terminal"] == expected.to_rows()
 
 
-def test_two_workers_that_both_make_a_terminals_first_row_conflict(store: StateStore) -> None:
-    """A row that came into being since the gather is a conflict, not overwritten."""
+@pytest.mark.parametrize("hours_later", [1, 30], ids=["the next tile", "a jump over the ring"])
+def test_two_workers_that_move_a_terminals_head_to_the_same_place_add_up(store: StateStore, hours_later: int) -> None:
+    """The second one finds the heads where it leaves them: its additions hold, and nothing is cleared a second time."""
+    one, other = Desk(store, 0), Desk(store, 1)
+    one.process(transaction("t0"))
+    later_ms = NOON_MS + hours_later * HOUR_MS
+    first = one.prepare(transaction("t1", at_ms=later_ms))
+    second = other.prepare(transaction("t2", card="c2", at_ms=later_ms))
+    assert one.commit(first.commit) is CommitStatus.APPLIED
+    assert other.commit(second.commit) is CommitStatus.APPLIED
+    expected = States(TERMINAL.layout, 1)
+    observe(expected, np.zeros(3, np.int64), np.array([NOON_MS, later_ms, later_ms]), np.array([2000, 2000, 2000]))
+    assert store.rows({"terminal": ["w1"]})["terminal"] == expected.to_rows()
+
+
+def test_two_workers_that_both_make_a_terminals_first_row(store: StateStore) -> None:
+    """A row that came into being since the gather is never overwritten: added to with the same heads, else a conflict."""
     one, other = Desk(store, 0), Desk(store, 1)
     first, second = one.prepare(transaction("t1")), other.prepare(transaction("t2", card="c2"))
+    late = Desk(store, 2).prepare(transaction("t3", card="c3", at_ms=NOON_MS + HOUR_MS))
     assert one.commit(first.commit) is CommitStatus.APPLIED
-    assert other.commit(second.commit) is CommitStatus.CONFLICT
-    other.process(transaction("t2", card="c2"))
+    assert other.commit(second.commit) is CommitStatus.APPLIED
+    assert store.commit(late.commit) is CommitStatus.CONFLICT
     assert int(terminal_states(store).columns[0]["count"].sum()) == 2
 
 

@@ -170,8 +170,29 @@ def test_an_update_is_refused_once_another_worker_moved_the_head(
         key = NAMES.index(name)
         moved = States.from_rows(layout, [rows[key]])
         newest = int(max(head[0] * ring.hop_ms for head, ring in zip(moved.heads, layout.rings, strict=True)))
+        newest = max([newest, *(visit.time_ms for visit in batch)])  # past what the update itself would leave
         observe(moved, *(np.array([value]) for value in (0, newest + 2 * longest, 100)))
         assert apply_update(moved.to_rows()[0], layout, update) is None
+
+
+@given(layouts(shared=True), visits(), visits(), visits())
+def test_an_update_holds_where_another_worker_moved_the_heads_to_the_same_place(
+    layout: Layout, before: list[Visit], one: list[Visit], other: list[Visit]
+) -> None:
+    """Two batches gathered from the same rows that leave the same heads add up to both, whichever comes first."""
+    rows = stored(layout, before)
+    newest = max(visit.time_ms for visit in (*before, *one, *other, Visit(0, 0, 1, 0)))
+    last = [Visit(key, newest, 1, 0) for key in range(KEYS)]
+    one, other = [*one, *last], [*other, *last]
+    sent = []
+    for batch in (one, other):
+        after = States.from_rows(layout, rows)
+        replay(after, batch)
+        sent.append(updates_of(batch, rows, after))
+    both = States.from_rows(layout, rows)
+    replay(both, one + other)
+    for first, second in (sent, sent[::-1]):
+        assert apply_all(layout, apply_all(layout, rows, first), second) == both.to_rows()
 
 
 def test_clearing_knows_that_tile_zero_was_used() -> None:

@@ -65,14 +65,16 @@ while at <= #rivals do
   if call('HEXISTS', slot, id) == 1 then return {'conflict'} end
 end
 
-local keys, updates = {}, {}
+local keys, updates, moved = {}, {}, {}
 at = 1
 while at <= #shared do
   local key, place
   key, place, at = unpack_struct('>I2c0I4', shared, at)
   local update = update_at(updates_at + place)
-  if not heads_hold(key, update) then return {'conflict'} end
-  keys[#keys + 1], updates[#updates + 1] = key, update
+  local holds, there = heads_hold(key, update)
+  if not holds then return {'conflict'} end
+  local n = #keys + 1
+  keys[n], updates[n], moved[n] = key, update, there
 end
 
 -- The first decision of a transaction wins; one stored elsewhere since the gather is a conflict.
@@ -105,7 +107,7 @@ local function set_all(pairs, ttl_ms)
 end
 set_all(rows, row_ttl)
 set_all(ARGV[9], ARGV[8])
-for n = 1, #keys do apply_update(keys[n], updates[n], row_ttl) end
+for n = 1, #keys do apply_update(keys[n], updates[n], moved[n], row_ttl) end
 for l = joined_at, counters_at - 1, 4 do
   call('HSET', ARGV[l], verdict_field(ARGV[l + 1]), ARGV[l + 2])
   call('HDEL', KEYS[2], ARGV[l + 1])

@@ -31,12 +31,19 @@ local function update_at(at)
   return update
 end
 
--- Moved heads give slots to other tiles: additions made for other heads would land in the wrong ones.
-local function heads_hold(key, update) return call('GETRANGE', key, '0', update.heads_end) == update.seen end
+-- Moved heads give slots to other tiles: additions made for other heads would land in the wrong ones. Heads that another
+-- commit has moved to where this one would are as good: then only the additions are left to do. Answers whether the update
+-- can be applied, and whether the heads are there already.
+local function heads_hold(key, update)
+  local heads = call('GETRANGE', key, '0', update.heads_end)
+  if heads == update.seen then return true, false end
+  return heads ~= '' and heads == update.heads, true
+end
 
-local function apply_update(key, update, ttl_ms)
+local function apply_update(key, update, moved, ttl_ms)
   local heads = update.heads
-  if update.seen == '' then
+  if moved then heads = '' end
+  if update.seen == '' and not moved then
     call('SET', key, heads .. string.rep('\0', update.row_bytes - #heads), 'PX', ttl_ms)
   elseif heads ~= '' then
     for i = update.clears, update.tokens - 1, 2 do

@@ -58,11 +58,13 @@ function settle.join(at) -- slot, id, verdict, example, number of updates, then 
   local held = call('HGET', slot, verdict_field(id))
   if held then return verdict_again(held, verdict), stop end
   for _, update in ipairs(updates) do
-    if not heads_hold(update[1], update[2]) then return 'conflict', stop end
+    local holds, moved = heads_hold(update[1], update[2])
+    if not holds then return 'conflict', stop end
+    update[3] = moved
   end
   call('HSET', slot, verdict_field(id), verdict)
   note_example(ARGV[at + 3])
-  for _, update in ipairs(updates) do apply_update(update[1], update[2], row_ttl) end
+  for _, update in ipairs(updates) do apply_update(update[1], update[2], update[3], row_ttl) end
   return 'joined', stop
 end
 

@@ -29,7 +29,7 @@ from fraudstream.core.ports import (
     Outgoing,
     Sighting,
 )
-from fraudstream.core.updates import SharedUpdate, apply_update
+from fraudstream.core.updates import SharedUpdate, apply_update, heads_of
 from fraudstream.events import Decision, Label, Rejected
 
 P = ParamSpec("P")
@@ -118,7 +118,7 @@ class MemoryStore:
         for name, row in commit.census:
             self._rows[CENSUS, name] = row
             self._row_expires_at_ms[CENSUS, name] = self._clock_ms() + CENSUS_TTL_MS
-        self._write_shared(changed, commit.shared)
+        self._write_shared(changed)
         by_id = {decision.transaction_id: decision for decision in commit.decisions}
         for label in commit.parked:
             self._generation(by_id[label.transaction_id]).verdicts[label.transaction_id] = label.is_fraud
@@ -219,10 +219,10 @@ class MemoryStore:
                 changed[key] = row
         return changed
 
-    def _write_shared(self, changed: Mapping[RowKey, bytes], shared: Sequence[tuple[str, SharedUpdate]]) -> None:
-        moved = {(entity, name) for entity, update in shared if update.heads for name in update.keys}
+    def _write_shared(self, changed: Mapping[RowKey, bytes]) -> None:
         for key, row in changed.items():
-            self._write_row(key, row, anew=key in moved)
+            layout = self._layouts[key[0]]
+            self._write_row(key, row, anew=heads_of(self._row(key), layout) != heads_of(row, layout))
 
     def _missed_label(self, commit: Commit) -> bool:
         """Was a label of this batch parked after the gather, or lost since?"""
@@ -276,7 +276,7 @@ class MemoryStore:
         changed = self._after(step.shared)
         if changed is None:
             return None
-        self._write_shared(changed, step.shared)
+        self._write_shared(changed)
         verdicts[name] = step.label.is_fraud
         self._note_example(step.label)
         return LabelStatus.JOINED

@@ -1,9 +1,9 @@
 """What a batch changes in the state of shared keys, as increments that commute.
 
 A terminal is written by every worker at once. So a worker never writes a terminal's row: it sends the additions to
-single tiles. They hold under one condition, that the row's ring heads are still those the worker has seen (a moved head
-gives slots to other tiles); the store checks it and refuses the commit otherwise, and the worker gathers again. Heads
-move once a hop, additions come with every transaction: refusals are rare.
+single tiles. They hold under one condition, that the row's ring heads are still those the worker has seen, or are already
+those that it leaves (a moved head gives slots to other tiles); the store checks it and refuses the commit otherwise, and
+the worker gathers again. Heads move once a hop, additions come with every transaction: refusals are rare.
 """
 
 import struct
@@ -36,6 +36,11 @@ class SharedUpdate:
     adds: tuple[tuple[str, int, int], ...]
 
 
+def heads_of(row: bytes | None, layout: Layout) -> bytes:
+    """The heads of a stored row; empty where there is none."""
+    return row[layout.heads_offset : layout.heads_offset + layout.heads_bytes] if row else b""
+
+
 def heads_bytes(states: States) -> list[bytes]:
     """The heads of every key as they are stored."""
     heads = np.empty((len(states), len(states.heads)), ">i8")
@@ -62,11 +67,9 @@ def shared_updates(
     layout = after.layout
     cells_of = _cells_of_few if len(key) <= _FEW else _cells_of_many
     heads_after = heads_bytes(after)
-    first, last = layout.heads_offset, layout.heads_offset + layout.heads_bytes
     alike: dict[tuple[bytes, bytes, bytes], list[str]] = {}
     for k, cells in cells_of(after, key, times_ms, amounts_minor=amounts_minor, frauds=frauds):
-        row, heads = rows_seen[k], heads_after[k]
-        seen = row[first:last] if row else b""
+        seen, heads = heads_of(rows_seen[k], layout), heads_after[k]
         if heads == seen:
             heads = b""
         if heads or cells:
@@ -189,16 +192,18 @@ def _clears(layout: Layout, seen: Sequence[int], after: Sequence[int]) -> tuple[
 
 
 def apply_update(row: bytes | None, layout: Layout, update: SharedUpdate) -> bytes | None:
-    """A key's row after an update, as Redis' script leaves it; None if the heads are no longer those that were seen."""
-    start = layout.heads_offset
-    seen = row[start : start + layout.heads_bytes] if row else b""
-    if seen != update.heads_seen:
+    """A key's row after an update, as Redis' script leaves it; None if the heads are neither those that were seen nor those
+    that the update leaves.
+    """
+    heads = heads_of(row, layout)
+    if heads not in (update.heads_seen, update.heads or None):
         return None
     changed = bytearray(row or bytes(layout.row_bytes))
-    for offset, length in update.clears:
-        changed[offset : offset + length] = bytes(length)
-    if update.heads:
-        changed[start : start + layout.heads_bytes] = update.heads
+    if heads == update.heads_seen:
+        for offset, length in update.clears:
+            changed[offset : offset + length] = bytes(length)
+        if update.heads:
+            changed[layout.heads_offset : layout.heads_offset + layout.heads_bytes] = update.heads
     for kind, bits, amount in update.adds:
         size, signed = int(kind[1:]) // 8, kind[0] == "i"
         at = bits // 8
