@@ -16,6 +16,7 @@ from faust.types import TP, EventT
 
 from fraudstream.adapters.faust_worker import faust_settings
 from fraudstream.adapters.kafka_transport import MicroBatchTransport
+from fraudstream.core.ports import NO_OFFSET
 from fraudstream.outage import Outage
 from fraudstream.roles import (
     Role,
@@ -55,7 +56,7 @@ STALLED_S_MIN: Final = 10.0
 def score_role(settings: Settings, scorer: Scorer, health: Health, guesser: Guesser | None = None) -> Role:
     """The app that decides transactions; with a `guesser` provisionally while the store is away."""
     scoring = _Scoring(settings, scorer, health, Outage(settings, scorer, health, guesser))
-    return _role("score", settings, health, scoring.start, scoring.batch, left=scoring.left)
+    return _role("score", settings, health, scoring.start, scoring.batch, left=scoring.left, settled=scorer.watermark)
 
 
 @dataclass
@@ -149,7 +150,7 @@ def label_role(settings: Settings, labeller: Labeller, health: Health) -> Role:
             health.totals.update({f"labels_{name}": n for name, n in done.tally.items()})
         return True
 
-    role = _role("label", settings, health, start, batch)
+    role = _role("label", settings, health, start, batch, settled=labeller.settled)
 
     async def examples_due() -> None:
         try:
@@ -217,6 +218,7 @@ def _role(
     batch: Any,
     *,
     left: Callable[[int], None] = lambda _partition: None,
+    settled: Callable[[int], int] = lambda _partition: NO_OFFSET,
     expired: Callable[[TP, int, int, int], Awaitable[int]] | None = None,
 ) -> Role:
     kafka = settings.kafka
@@ -233,7 +235,8 @@ def _role(
         return starts
 
     async def gone(tp: TP, wanted: int, first: int, log_end: int) -> None:
-        skip = expired or partial(records_expired, policy=settings.on_offsets_expired)
+        policy = settings.on_offsets_expired
+        skip = expired or partial(records_expired, policy=policy, settled=settled(tp.partition))
         health.totals["expired"] += await or_end(role, skip(tp, wanted, first, log_end))
 
     transport = MicroBatchTransport(

@@ -91,11 +91,14 @@ class Runner:
 def start_offset(tp: TP, committed: int | None, watermark: int, policy: StateLost) -> int | None:
     """Where a partition is read from: the older of what Kafka and the store say was done; None: as Kafka says.
 
+    Where the store knows of records and Kafka of none, from offset 0 and not from whatever the log begins with by now: what
+    was deleted before it was read is told then (`records_expired`).
+
     Raises `StateLostError` if the store is empty where Kafka's offset says it must not be, unless a policy says to
     accept that (go on without the lost state) or to replay the topic from its beginning.
     """
     if watermark != NO_OFFSET:
-        return None if committed is None else min(committed, watermark + 1)
+        return min(committed or 0, watermark + 1)
     if not committed:
         return None
     if policy == "stop":
@@ -106,12 +109,20 @@ def start_offset(tp: TP, committed: int | None, watermark: int, policy: StateLos
     return 0 if policy == "replay" else None
 
 
-async def records_expired(tp: TP, wanted: int, first: int, log_end: int, policy: OffsetsExpired) -> int:
+async def records_expired(
+    tp: TP, wanted: int, first: int, log_end: int, policy: OffsetsExpired, *, settled: int = NO_OFFSET
+) -> int:
     """How many records are lost where the broker holds only the offsets from `first` below `log_end`.
 
-    Raises `OffsetsExpiredError` unless the policy says to go on.
+    Read from the very beginning, as nothing was committed, only what lies past `settled` can be lost: the store has the
+    rest. Raises `OffsetsExpiredError` unless the policy says to go on.
     """
     where = f"{tp.topic}[{tp.partition}]"
+    if wanted == 0:
+        wanted = min(first, settled + 1)
+        if 0 < wanted == first:
+            log.info("%s: read from offset %d, where the log begins", where, first)
+            return 0
     if wanted < first:
         lost = first - wanted
         what = f"offsets {wanted} to {first - 1} of {where} were deleted before they were read"

@@ -33,7 +33,7 @@ T0 = TP("transactions", 0)
     [
         (None, NO_OFFSET, None),  # never read
         (0, NO_OFFSET, None),
-        (None, 41, None),  # the group was deleted: from the beginning, and the watermark skips what was applied
+        (None, 41, 0),  # the group was deleted: from the beginning, and the watermark skips what was applied
         (42, 41, 42),
         (42, 99, 42),  # a crash before the offset was committed: read again what may not have been published
         (42, 19, 20),  # Redis lost the tail of its log
@@ -165,3 +165,14 @@ def test_offsets_that_the_broker_no_longer_holds_stop_the_worker_unless_told_oth
         asyncio.run(records_expired(T0, 40, 0, 20, "stop"))
     assert asyncio.run(records_expired(T0, 40, 100, 500, "earliest")) == 60
     assert asyncio.run(records_expired(T0, 40, 0, 20, "earliest")) == 0
+
+
+def test_what_was_deleted_before_a_first_commit_is_told_too() -> None:
+    """Nothing was committed, so all is read again: what the store has may be gone, what lies past it is a loss."""
+    with pytest.raises(OffsetsExpiredError, match=r"offsets 42 to 99 of transactions\[0\] were deleted"):
+        asyncio.run(records_expired(T0, 0, 100, 500, "stop", settled=41))
+    with pytest.raises(OffsetsExpiredError, match=r"offsets 0 to 99 of transactions\[0\] were deleted"):
+        asyncio.run(records_expired(T0, 0, 100, 500, "stop"))
+    assert asyncio.run(records_expired(T0, 0, 100, 500, "earliest", settled=41)) == 58
+    assert asyncio.run(records_expired(T0, 0, 100, 500, "stop", settled=99)) == 0
+    assert asyncio.run(records_expired(T0, 0, 100, 500, "stop", settled=300)) == 0

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from fraudstream.codec import Limits, decode_label
 from fraudstream.core.engine import fraud_keys, label_updates
 from fraudstream.core.features import FeatureSet
-from fraudstream.core.ports import DecisionIndex, LabelStatus, LabelStep, Publisher, StateStore
+from fraudstream.core.ports import NO_OFFSET, DecisionIndex, LabelStatus, LabelStep, Publisher, StateStore
 from fraudstream.core.updates import SharedUpdate
 from fraudstream.errors import StateUnavailable
 from fraudstream.events import Decision, Label, Reason, Record, Rejected
@@ -66,6 +66,10 @@ class Labeller:
         """Begin with a partition; the offset up to which it was settled. Raises `StateUnavailable`."""
         self._settled[partition] = self._store.labels_settled(partition)
         return self._settled[partition]
+
+    def settled(self, partition: int) -> int:
+        """The last offset of a partition that is known to be settled; `NO_OFFSET` if none is."""
+        return self._settled.get(partition, NO_OFFSET)
 
     def process(self, records: Sequence[Record]) -> Labelled:
         """Join, park or refuse every record of a batch of one partition; how many ended in which way.
