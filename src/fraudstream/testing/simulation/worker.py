@@ -1,6 +1,6 @@
 """A virtual broker and virtual workers: the transport's rules about batches, seeks and commits, without its sockets.
 
-The worker mirrors `adapters/kafka_transport.py` and `app.py` step by step, with their own parts where they are free of
+The worker mirrors `adapters/kafka_consumer.py` and `app.py` step by step, with their own parts where they are free of
 a client: `OffsetRun`, `Backlog`, `start_offset`, `Scorer`, `Labeller`.
 """
 
