@@ -1,8 +1,10 @@
 """The chaos run's own parts: a plan that its seed decides, and an oracle that sees what it is there for."""
 
+from collections import Counter
+
 import pytest
 from tests.support.chaos.faults import PER_MINUTE, SESSION_S, plan
-from tests.support.chaos.oracle import Read, check_published, check_state
+from tests.support.chaos.oracle import Read, check_published, check_state, check_sums
 from tests.support.chaos.upstream import LABEL_SLICES_MAX, SLICE_TRANSACTIONS, Upstream
 
 
@@ -55,6 +57,27 @@ def test_an_alert_that_is_missing_unexplained_or_repeated_otherwise_is_told(valu
     assert check_published("alerts", _records([*wanted.values(), wanted["a"]]), wanted) == 1
     with pytest.raises(AssertionError, match=told):
         check_published("alerts", _records(values), wanted)
+
+
+def test_what_the_log_has_twice_is_counted_twice_and_nothing_else_is_excused() -> None:
+    """A batch that the broker took again explains as many duplicates and refusals; a record too few or unknown is told."""
+    upstream = Upstream(7, SLICE_TRANSACTIONS)
+    sent = Counter(one for part in upstream.slices for one in part.transactions)
+    sums, refused = upstream.sums, next(iter(upstream.poison))
+    good = next(one for one in sent if one not in upstream.poison)
+    counts = {"decided": sums.transactions, "duplicates": sums.retries, "rejected.invalid_json": sums.poison}
+    check_sums(upstream, counts, sums.transactions, sent)
+    more = {"duplicates": sums.retries + 2, "rejected.invalid_json": sums.poison + 1}
+    twice = sent + Counter({good: 2, refused: 1})
+    check_sums(upstream, counts | more, sums.transactions, twice)
+    with pytest.raises(AssertionError, match="stored, decided"):
+        check_sums(upstream, counts, sums.transactions, twice)
+    with pytest.raises(AssertionError, match="stored, decided"):
+        check_sums(upstream, counts | more, sums.transactions, sent)
+    with pytest.raises(AssertionError, match="1 records that upstream sent are not in the log"):
+        check_sums(upstream, counts, sums.transactions, sent - Counter([good]))
+    with pytest.raises(AssertionError, match="never sent"):
+        check_sums(upstream, counts, sums.transactions, sent + Counter([(b"k", b"v")]))
 
 
 def _records(values: list[bytes]) -> list[Read]:

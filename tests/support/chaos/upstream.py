@@ -93,6 +93,7 @@ class Upstream:
     def __init__(self, seed: int, transactions: int) -> None:
         self._rng = Random(seed)
         self.sums = Sums(transactions=transactions)
+        self.poison: set[Sent] = set()
         self.slices = [Slice(START_MS + at * SLICE_MS) for at in range(-(-transactions // SLICE_TRANSACTIONS))]
         unlabelled: list[bytes] = []
         for number, name, value, is_fraud in _transactions(seed, transactions):
@@ -119,7 +120,9 @@ class Upstream:
             self.slices[later].transactions.append((key, again))
         elif chance > 0.99:
             self.sums.poison += 1
-            self.slices[number].transactions.append(self._poison(key, payload))
+            poison = self._poison(key, payload)
+            self.poison.add(poison)
+            self.slices[number].transactions.append(poison)
 
     def _read_anew(self, value: dict[str, object]) -> dict[str, object]:
         """A retry whose sender looked at its clock again, and at the amount: the first one counts."""
