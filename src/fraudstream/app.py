@@ -95,12 +95,17 @@ class _Scoring:
         if fenced := [partition for partition, done in undone.items() if done.ending is Ending.FENCED]:
             log.warning("partitions %s were taken by another worker: their batch is dropped here", fenced)
             await asyncio.sleep(FENCED_RETRY_S)
-        for tp in [tp for tp in batches if tp.partition in undone]:
-            first = batches[tp][0].offset
-            resume_at = await self._resume_at(role, event, undone[tp.partition], first)
-            if resume_at is None:
-                return await self.outage.go_ahead(role, event)
-            await resume(role, tp, first, resume_at, self.settings.on_state_lost)
+        # First the leases of all, then the seeks: with the first of these the event is no longer wanted.
+        starts = {
+            tp: await self._resume_at(role, event, undone[tp.partition], records[0].offset)
+            for tp, records in batches.items()
+            if tp.partition in undone
+        }
+        for tp, where in starts.items():
+            if where is not None:
+                await resume(role, tp, batches[tp][0].offset, where, self.settings.on_state_lost)
+        if None in starts.values():
+            return await self.outage.go_ahead(role, event)
         return not undone
 
     async def _resume_at(self, role: Role, event: EventT[Any], done: Processed, first: int) -> int | None:
@@ -143,9 +148,10 @@ def label_role(settings: Settings, labeller: Labeller, health: Health) -> Role:
                 return False
             if done.resume_at is not None:
                 log.error("Redis is not where labels[%d] left it: it lost data", tp.partition)
-                await resume(role, tp, records[0].offset, done.resume_at, settings.on_state_lost)
-                # What this worker had settled is no longer what the store has: it would find the same again.
+                # What this worker had settled is no longer what the store has: it would find the same again. Before the seek,
+                # after which nothing is wanted for this event.
                 await runner.call("label", current, partial(labeller.take, tp.partition))
+                await resume(role, tp, records[0].offset, done.resume_at, settings.on_state_lost)
                 return False
             health.totals.update({f"labels_{name}": n for name, n in done.tally.items()})
         return True

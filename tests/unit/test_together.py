@@ -4,9 +4,10 @@ from collections import Counter
 
 import pytest
 
+from fraudstream.core.features import FeatureSet
 from fraudstream.errors import StateUnavailable
 from fraudstream.services.scoring import Ending
-from fraudstream.testing import Driver, card_transaction, fails
+from fraudstream.testing import Driver, ForgetfulStore, card_transaction, fails
 
 
 def loaded(driver: Driver) -> Driver:
@@ -77,3 +78,33 @@ def test_a_lost_answer_is_repeated_for_each_partition() -> None:
     assert {name: n for name, n in driver.store.counts().items() if name.startswith("rejected")} == {
         "rejected.invalid_json": 1
     }
+
+
+def test_a_partition_whose_state_went_back_is_told_though_another_one_fails() -> None:
+    """Its lease was taken anew in this call: a second call would go on from it, and what the store lost with it."""
+    store = ForgetfulStore(FeatureSet.default())
+    gathers: Counter[bool] = Counter()
+    armed = False
+
+    def at(moment: str) -> None:
+        gathers[armed] += moment == "before gather"
+        # Twice together, once the first partition alone, then the second.
+        if armed and moment == "before gather" and gathers[True] == 4:
+            raise StateUnavailable("planted")
+
+    driver = loaded(Driver(store=store, at=at))
+    driver.run_all()
+    store.remember()
+    driver.append(card_transaction(transaction_id="t4", amount=950.0))
+    driver.run_all()
+    store.forget()
+    armed = True
+    driver.append(card_transaction(transaction_id="t5", amount=950.0))
+    driver.append(card_transaction(transaction_id="t6", card_id="c2", amount=950.0), partition=1)
+    (told,) = driver.run_all()
+    assert (told.ending, told.partitions, told.resume_at) == (Ending.REWOUND, (0,), 2)
+    while driver.run_all():
+        pass
+    assert [store.decision(f"t{n}") is not None for n in range(1, 7)] == [True] * 6
+    assert store.counts()["decided"] == 6
+    assert set(alerted(driver)) == {f"t{n}" for n in range(1, 7)}

@@ -108,6 +108,7 @@ class MicroBatchConsumer(driver.Consumer):
                 self._runs[tp] = OffsetRun(first)
             elif first < self._fetched_to.get(tp, 0):  # the broker has lost the end of its log
                 self._runs[tp] = OffsetRun(first, self._runs[tp].committed)
+                self._read_offset.pop(tp, None)  # Faust drops what is below it
             self._fetched_to[tp] = records[-1].offset + 1
             self._backlog.add(tp, records)
 
@@ -197,14 +198,14 @@ class MicroBatchConsumer(driver.Consumer):
     async def seek(self, partition: TP, offset: int) -> None:
         """Deliver from `offset` next. Batches handed out before become stale; the commit does not move back."""
         self._seeks[TP(*partition)] = offset
-        self._overtake_nothing(TP(*partition))
+        self._overtake_nothing()
         self._reposition_soon()
 
-    def _overtake_nothing(self, tp: TP) -> None:
-        # At once: the agent may come to a later batch of the partition before the positions are set.
-        for message, lasts in self._delivered.items():
-            if tp in lasts:
-                message.generation_id = STALE
+    def _overtake_nothing(self) -> None:
+        # At once: the agent may come to a later batch of the partition before the positions are set. All of them, as a later
+        # batch may hold records of any partition of an earlier one; all are delivered again anyway.
+        for message in self._delivered:
+            message.generation_id = STALE
 
     async def perform_seek(self) -> None:
         """Nothing: `_reposition` does it. Past broker_request_timeout in here Faust would never fetch again."""
@@ -277,8 +278,7 @@ class MicroBatchConsumer(driver.Consumer):
                 self._runs[tp].set_aside(last)
             self._wake.set()
         elif lasts:
-            for tp in lasts:
-                self._overtake_nothing(tp)
+            self._overtake_nothing()
             self._reposition_soon()
 
     def is_current(self, message: Message) -> bool:

@@ -21,7 +21,7 @@ from fraudstream.codec import Limits, decode_transaction
 from fraudstream.core.engine import Arrival, Outcome, ask, decide
 from fraudstream.core.features import FeatureSet
 from fraudstream.core.ports import NO_OFFSET, Advance, Commit, CommitStatus, Lease, Model, Publisher, StateStore
-from fraudstream.errors import ModelError, StateUnavailable
+from fraudstream.errors import BrokerUnavailable, ModelError, StateUnavailable
 from fraudstream.events import Record, Rejected
 from fraudstream.services.publishing import of_decisions, of_rejected
 from fraudstream.topics import Topics
@@ -130,7 +130,7 @@ class Scorer:
         """Take the batches of several partitions, as `process` takes one: together, where nothing stands in the way.
 
         What comes in together costs two round trips together. Anything but a plain commit has an answer for each
-        partition, so then each is taken by itself.
+        partition, so then each is taken by itself. Where one that is not DONE is among the answers, others may be missing.
         """
         plain = all(partition in self._leases and partition not in self._unanswered for partition in batches)
         if plain and len(batches) > 1:
@@ -138,7 +138,17 @@ class Scorer:
             outcome, status = self._settle(batch, TRIES_TOGETHER)
             if status is CommitStatus.APPLIED:
                 return [self._publish(outcome, batch)]
-        return [self.process(partition, records) for partition, records in batches.items()]
+        ended: list[Processed] = []
+        for partition, records in batches.items():
+            try:
+                ended.append(self.process(partition, records))
+            except (StateUnavailable, BrokerUnavailable):
+                # A lease that was taken anew is told at once: a second try would go on from it, past what was lost. What
+                # has no answer comes again with it.
+                if all(done.ending is Ending.DONE for done in ended):
+                    raise
+                break
+        return ended
 
     def process(self, partition: int, records: Sequence[Record]) -> Processed:
         """Take a non-empty batch of one partition, in offset order, through all steps.
