@@ -79,8 +79,14 @@ FAULTS = {
         "",
         functools.partial(contract.test_a_moved_head_is_a_conflict_and_leaves_nothing_behind, hours_later=1),
     ),
+    "a second first row": commit(
+        "return update.seen ~= '' and heads ~= ''",
+        "return heads ~= ''",
+        contract.test_two_workers_that_both_make_a_terminals_first_row,
+    ),
     "heads moved again": commit(
-        "if heads == update.seen then return true, false end\n  return heads ~= '' and heads == update.heads, true",
+        "if heads == update.seen then return true, false end\n"
+        "  return update.seen ~= '' and heads ~= '' and heads == update.heads, true",
         "return heads == update.seen or heads == update.heads, false",
         functools.partial(contract.test_two_workers_that_move_a_terminals_head_to_the_same_place_add_up, hours_later=1),
     ),

@@ -180,6 +180,7 @@ def test_an_update_holds_where_another_worker_moved_the_heads_to_the_same_place(
     layout: Layout, before: list[Visit], one: list[Visit], other: list[Visit]
 ) -> None:
     """Two batches gathered from the same rows that leave the same heads add up to both, whichever comes first."""
+    before = [*before, *(Visit(key, 0, 1, 0) for key in range(KEYS))]  # a row of each: making one is not shared
     rows = stored(layout, before)
     newest = max(visit.time_ms for visit in (*before, *one, *other, Visit(0, 0, 1, 0)))
     last = [Visit(key, newest, 1, 0) for key in range(KEYS)]

@@ -32,12 +32,13 @@ local function update_at(at)
 end
 
 -- Moved heads give slots to other tiles: additions made for other heads would land in the wrong ones. Heads that another
--- commit has moved to where this one would are as good: then only the additions are left to do. Answers whether the update
--- can be applied, and whether the heads are there already.
+-- commit has moved to where this one would are as good: then only the additions are left to do. A row that another commit
+-- has made is not: whoever makes it has counted the key as new. Answers whether the update can be applied, and whether the
+-- heads are there already.
 local function heads_hold(key, update)
   local heads = call('GETRANGE', key, '0', update.heads_end)
   if heads == update.seen then return true, false end
-  return heads ~= '' and heads == update.heads, true
+  return update.seen ~= '' and heads ~= '' and heads == update.heads, true
 end
 
 local function apply_update(key, update, moved, ttl_ms)

@@ -2,8 +2,8 @@
 
 A terminal is written by every worker at once. So a worker never writes a terminal's row: it sends the additions to
 single tiles. They hold under one condition, that the row's ring heads are still those the worker has seen, or are already
-those that it leaves (a moved head gives slots to other tiles); the store checks it and refuses the commit otherwise, and
-the worker gathers again. Heads move once a hop, additions come with every transaction: refusals are rare.
+those that it leaves (a moved head gives slots to other tiles), and that there is a row if it has seen one, as who makes a
+row counts its key as new; the store checks it and refuses the commit otherwise, and the worker gathers again. Heads move once a hop, additions come with every transaction: refusals are rare.
 """
 
 import struct
@@ -196,7 +196,8 @@ def apply_update(row: bytes | None, layout: Layout, update: SharedUpdate) -> byt
     that the update leaves.
     """
     heads = heads_of(row, layout)
-    if heads not in (update.heads_seen, update.heads or None):
+    there_already = update.heads_seen and heads and heads == update.heads
+    if heads != update.heads_seen and not there_already:
         return None
     changed = bytearray(row or bytes(layout.row_bytes))
     if heads == update.heads_seen:
