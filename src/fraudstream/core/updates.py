@@ -1,9 +1,10 @@
 """What a batch changes in the state of shared keys, as increments that commute.
 
 A terminal is written by every worker at once. So a worker never writes a terminal's row: it sends the additions to
-single tiles. They hold under one condition, that the row's ring heads are still those the worker has seen, or are already
-those that it leaves (a moved head gives slots to other tiles), and that there is a row if it has seen one, as who makes a
-row counts its key as new; the store checks it and refuses the commit otherwise, and the worker gathers again. Heads move once a hop, additions come with every transaction: refusals are rare.
+single tiles. They hold under one condition, that the row's ring heads are still those the worker has seen, or already
+those that it leaves: a moved head gives slots to other tiles. Where it has seen no row there must be none, as who makes
+a row counts its key as new. The store checks it and refuses the commit otherwise, and the worker gathers again. Heads
+move once a hop, additions come with every transaction: refusals are rare.
 """
 
 import struct
