@@ -44,8 +44,8 @@ log = logging.getLogger("fraudstream.worker")
 # How long a worker that was fenced waits to hear that the partition is another's now. Hearing nothing, it owns it still:
 # the other one was late (it took the lease of an assignment that had passed), and nobody would ever write it again.
 FENCED_RETRY_S: Final = 1.0
-# One batch at a time: what comes meanwhile joins the next one of its partition instead of queueing behind it as a batch
-# of its own. At 300 records/s in 4 partitions the median wait fell from 40 to 15 ms; a backlog was drained no slower.
+# One batch at a time: what comes meanwhile joins the next one instead of queueing behind it as a batch of its own. At 300
+# records/s in 4 partitions the median wait fell from 40 to 15 ms; a backlog was drained no slower.
 BATCHES_OPEN_MAX: Final = 1
 # How long the example of an early label waits for a label role that has nothing else to do.
 EXAMPLES_DUE_EVERY_S: Final = 1.0
